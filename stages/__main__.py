@@ -1,0 +1,37 @@
+"""Run a stage: `python -m stages train`. A user's mistake ends it with status 2 and one line a fault."""
+
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+
+from stages import params
+from stages.errors import UserError
+
+# The code paths that every x86-64 CPU has, on one thread. torch and NumPy read these once, when they load.
+PORTABLE = {
+    "ATEN_CPU_CAPABILITY": "default",  # torch's own kernels
+    "MKL_CBWR": "COMPATIBLE",  # torch's matrix products
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_CORETYPE": "Prescott",  # NumPy's matrix products, by which matplotlib places what it draws
+}
+
+
+def run(stage: str) -> None:
+    """Read the params of a stage, choose the kernels, import the stage and run it."""
+    if not find_spec(f"stages.{stage}"):
+        raise UserError(f"stages: no stage {stage!r}; a stage is a module of stages/ with Params and run()")
+    document = params.load("params.yaml")
+    if document.get("kernels") != "native":
+        os.environ.update(PORTABLE)
+    module = import_module(f"stages.{stage}")
+    module.run(params.check("params.yaml", document, module.Params))
+
+
+if __name__ == "__main__":
+    try:
+        run(sys.argv[1])
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,135 @@
+"""Draw the data, the learning process and the loss curve.
+
+data/history.npz, data/loss.csv → data/plots/: data.png, learning/0.png, 10.png, … (the names are epochs), learning.gif
+and loss.png. Imports no torch.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import Annotated
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from PIL import Image
+from pydantic import Field
+
+from stages import history, output
+from stages.history import Snapshots
+from stages.params import Section, StageParams
+
+
+class Plot(Section):
+    """The section `plot` of params.yaml."""
+
+    dpi: Annotated[int, Field(ge=30, le=600)]
+    frame_seconds: Annotated[float, Field(ge=0.02, le=600)]
+
+
+class Params(StageParams):
+    """What this stage reads of params.yaml."""
+
+    plot: Plot
+
+
+def new_axes(dpi: int, **properties: object) -> tuple[FigureCanvasAgg, Axes]:
+    """Return the axes of a new figure of 6.4 × 4.8 inches, and the canvas that draws it."""
+    figure = Figure(dpi=dpi)
+    return FigureCanvasAgg(figure), figure.add_subplot(**properties)
+
+
+def image_of(canvas: FigureCanvasAgg) -> Image.Image:
+    """Return a copy of what the canvas shows, RGB."""
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def draw_data(x: np.ndarray, y: np.ndarray, dpi: int) -> Image.Image:
+    """Return a scatter plot of y, (m, n_output), over the first column of x, (m, n_feature)."""
+    canvas, axes = new_axes(dpi, title="Training data", xlabel="x", ylabel="y")
+    axes.plot(x[:, 0], y, "o", color="C0")
+    canvas.draw()
+    return image_of(canvas)
+
+
+def draw_losses(losses: np.ndarray, dpi: int) -> Image.Image:
+    """Return the loss curve, losses (epochs,), on a log scale."""
+    canvas, axes = new_axes(dpi, title="Training loss", xlabel="epoch", ylabel="loss", yscale="log")
+    axes.plot(losses)
+    axes.grid(which="both", alpha=0.3)
+    canvas.draw()
+    return image_of(canvas)
+
+
+def draw_learning(snapshots: Snapshots, dpi: int) -> Iterator[Image.Image]:
+    """Yield a picture of each snapshot: the points, the prediction as a red line, the loss.
+
+    The points and axes are drawn once and restored under each prediction, which is the only thing that changes.
+    """
+    order = np.argsort(snapshots.x[:, 0], kind="stable")
+    x, y, predictions = snapshots.x[order, 0], snapshots.y[order], snapshots.predictions[:, order]
+    canvas, axes = new_axes(dpi, title="Learning", xlabel="x", ylabel="y")
+    axes.plot(x, y, "o", color="C0")
+    axes.set(xlim=axes.get_xlim(), ylim=y_limits(y, predictions))
+    lines = axes.plot(x, predictions[0], color="red", linewidth=5, animated=True)
+    halo = [withStroke(linewidth=4, foreground="white")]
+    place = np.interp(0.75, [0, 1], x[[0, -1]]), np.clip(0, *axes.get_ylim())  # (0.5, 0) for x on [-1, 1]
+    label = axes.text(*place, "", color="red", size=20, ha="center", path_effects=halo, animated=True)
+    canvas.draw()
+    background = canvas.copy_from_bbox(axes.figure.bbox)
+    for loss, prediction in zip(snapshots.losses, predictions, strict=True):
+        canvas.restore_region(background)
+        for line, column in zip(lines, prediction.T, strict=True):
+            line.set_ydata(column)
+            axes.draw_artist(line)
+        label.set_text(f"Loss={loss:.4f}")
+        axes.draw_artist(label)
+        yield image_of(canvas)
+
+
+def y_limits(y: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
+    """Return limits that hold all points and predictions, but for predictions further off than the points are high."""
+    low, high = float(y.min()), float(y.max())
+    height = high - low or 1.0
+    low = max(low - height, min(low, float(predictions.min())))
+    high = min(high + height, max(high, float(predictions.max())))
+    return low - 0.05 * height, high + 0.05 * height
+
+
+def indexed(frame: Image.Image) -> Image.Image:
+    """Return an RGB frame in the colours that a GIF of ours holds: the blends of any two inks."""
+    inks = [(255, 255, 255), (0, 0, 0), (31, 119, 180), (255, 0, 0)]  # paper, axes, points, prediction
+    blends = [np.linspace(one, other, 18) for one, other in itertools.combinations(inks, 2)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.unique(np.rint(np.concatenate(blends)).astype(np.uint8), axis=0).tobytes())
+    return frame.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
+def write_picture(path: str, image: Image.Image) -> None:
+    """Write the image as a PNG, packed lightly: twice as fast as Pillow's default, and a fifth larger."""
+    with output.whole(path) as file:
+        image.save(file, "PNG", compress_level=1)
+
+
+def write_animation(path: str, frames: list[Image.Image], seconds: float) -> None:
+    """Write the frames as a GIF that repeats for ever and shows each for that many seconds, to a hundredth."""
+    with output.whole(path) as file:
+        frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=seconds * 1000, loop=0)
+
+
+def run(params: Params) -> None:
+    """Read the history, draw the pictures, write them."""
+    dpi = params.plot.dpi
+    snapshots = history.read_snapshots("data/history.npz")
+    losses = history.read_losses("data/loss.csv")
+    matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
+
+    write_picture("data/plots/data.png", draw_data(snapshots.x, snapshots.y, dpi))
+    write_picture("data/plots/loss.png", draw_losses(losses, dpi))
+    frames = []
+    for epoch, picture in zip(snapshots.epochs, draw_learning(snapshots, dpi), strict=True):
+        write_picture(f"data/plots/learning/{epoch}.png", picture)
+        frames.append(indexed(picture))
+    write_animation("data/plots/learning.gif", frames, params.plot.frame_seconds)

@@ -1,0 +1,25 @@
+"""Write params.schema.json, by which editors complete and check params.yaml: `python -m tools.params_schema`."""
+
+import importlib
+import json
+import pkgutil
+from pathlib import Path
+
+from pydantic import create_model
+
+import stages
+from stages.params import StageParams
+
+
+def text() -> str:
+    """Return the JSON schema of all that the stages read of params.yaml."""
+    names = [found.name for found in pkgutil.iter_modules(stages.__path__) if found.name != "__main__"]
+    modules = [importlib.import_module(f"stages.{name}") for name in names]
+    schemas = [module.Params for module in modules if hasattr(module, "Params")]
+    sections = {name: (field.annotation, ...) for schema in schemas for name, field in schema.model_fields.items()}
+    schema = create_model("params.yaml", __base__=StageParams, **sections).model_json_schema()
+    return json.dumps(schema, indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    Path("params.schema.json").write_text(text(), encoding="utf-8", newline="\n")
