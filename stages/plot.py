@@ -21,6 +21,8 @@ from stages import history, output
 from stages.history import Snapshots
 from stages.params import Section, StageParams
 
+HALO = withStroke(linewidth=3, foreground="white")  # keeps red text readable over blue points
+
 
 class Plot(Section):
     """The section `plot` of params.yaml."""
@@ -74,9 +76,8 @@ def draw_learning(snapshots: Snapshots, dpi: int) -> Iterator[Image.Image]:
     axes.plot(x, y, "o", color="C0")
     axes.set(xlim=axes.get_xlim(), ylim=y_limits(y, predictions))
     lines = axes.plot(x, predictions[0], color="red", linewidth=5, animated=True)
-    halo = [withStroke(linewidth=4, foreground="white")]
     place = np.interp(0.75, [0, 1], x[[0, -1]]), np.clip(0, *axes.get_ylim())  # (0.5, 0) for x on [-1, 1]
-    label = axes.text(*place, "", color="red", size=20, ha="center", path_effects=halo, animated=True)
+    label = axes.text(*place, "", color="red", size=20, ha="center", path_effects=[HALO], animated=True)
     canvas.draw()
     background = canvas.copy_from_bbox(axes.figure.bbox)
     for loss, prediction in zip(snapshots.losses, predictions, strict=True):

@@ -1,0 +1,75 @@
+"""What the tests share: a copy of the project to run DVC in, and stages run as DVC runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+PROJECT = Path(__file__).parent.parent
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+class Copy:
+    """A clone of the project as it stands in the working tree, with a git history of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        tracked = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, check=True, capture_output=True, text=True)
+        for name in filter(None, tracked.stdout.split("\0")):
+            if (PROJECT / name).exists():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_bytes((PROJECT / name).read_bytes())
+        self.run("git", "init", "-q")
+        self.commit("start")
+
+    def run(self, *command: str, status: int = 0, **environment: str) -> str:
+        """Run a command in the copy; return its stdout and stderr once its exit status is the one expected."""
+        done = subprocess.run(
+            command, cwd=self.path, env=ENVIRONMENT | environment, stdout=-1, stderr=subprocess.STDOUT, text=True
+        )
+        assert done.returncode == status, done.stdout
+        return done.stdout
+
+    def stage(self, name: str, status: int = 0, **environment: str) -> str:
+        return self.run("python", "-m", "stages", name, status=status, **environment)
+
+    def repro(self, *options: str) -> list[str]:
+        """Run `dvc repro`; return the stages that computed, not those restored from the run cache."""
+        lines = self.run("dvc", "repro", *options).splitlines()
+        return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-q", "-m", message)
+
+    def set(self, **values: Any) -> None:
+        """Change params: `set(train__epochs=3)`."""
+        yaml = YAML()
+        document = yaml.load(self.path / "params.yaml")
+        for name, value in values.items():
+            *sections, key = name.split("__")
+            section = document
+            for step in sections:
+                section = section[step]
+            section[key] = value
+        yaml.dump(document, self.path / "params.yaml")
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    return Copy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy that `dvc repro` has run in; tests read it and leave it as it is."""
+    copy = Copy(tmp_path_factory.mktemp("trained"))
+    copy.repro()
+    return copy

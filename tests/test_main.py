@@ -1,0 +1,64 @@
+"""Stages as DVC runs them: as a process of their own."""
+
+from tests.conftest import Copy
+
+FILES = [
+    "train.pt",
+    "test.pt",
+    "net.pkl",
+    "net_params.pkl",
+    "loss.csv",
+    "history.npz",
+    "metrics.json",
+    "predictions.csv",
+]
+PICTURES = ["plots/data.png", "plots/loss.png", "plots/learning.gif", "plots/learning/0.png", "plots/learning/200.png"]
+HOSTILE = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_CBWR": "AUTO",
+    "OMP_NUM_THREADS": "7",
+    "MKL_NUM_THREADS": "7",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "PYTHONHASHSEED": "42",
+    "LANG": "tr_TR.ISO-8859-9",
+    "LC_ALL": "C",
+    "TZ": "Asia/Kathmandu",
+    "PYTHONUTF8": "0",
+}
+
+
+def test_a_hostile_environment_changes_no_byte(copy: Copy, trained: Copy) -> None:
+    for stage in ("generate", "train", "plot", "evaluate"):
+        copy.stage(stage, **HOSTILE)
+    for name in FILES + PICTURES:
+        assert copy.read(f"data/{name}") == trained.read(f"data/{name}"), name
+
+
+def test_native_kernels_leave_the_environment_alone(copy: Copy) -> None:
+    code = "import os, sys; sys.argv[1:] = ['show']; import runpy; runpy.run_module('stages', run_name='__main__')"
+    (copy.path / "stages/show.py").write_text(
+        "import os\nfrom stages.params import StageParams as Params\n"
+        "def run(params): print(params.kernels, os.environ['OMP_NUM_THREADS'])\n"
+    )
+    assert copy.run("python", "-c", code, OMP_NUM_THREADS="7") == "portable 1\n"
+    copy.set(kernels="native")
+    assert copy.run("python", "-c", code, OMP_NUM_THREADS="7") == "native 7\n"
+
+
+def test_a_users_mistake_ends_with_status_2_and_a_line_a_fault(copy: Copy) -> None:
+    copy.set(train__epochs=0, network__style="x")
+    assert copy.stage("train", status=2).splitlines() == [
+        "params.yaml: network.style: must be 'module' or 'sequential', got 'x'",
+        "params.yaml: train.epochs: must be greater than 0, got 0",
+    ]
+
+
+def test_a_stage_that_is_not_there_is_told(copy: Copy) -> None:
+    assert copy.stage("trian", status=2).startswith("stages: no stage 'trian'; ")
+
+
+def test_a_bug_keeps_its_traceback(copy: Copy) -> None:
+    (copy.path / "stages/broken.py").write_text(
+        "from stages.params import StageParams as Params\ndef run(params): 1 / 0\n"
+    )
+    assert "Traceback" in copy.stage("broken", status=1)
