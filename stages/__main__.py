@@ -20,18 +20,18 @@ PORTABLE = {
 
 def run(stage: str) -> None:
     """Read the params of a stage, choose the kernels, import the stage and run it."""
-    if not find_spec(f"stages.{stage}"):
-        raise UserError(f"stages: no stage {stage!r}; a stage is a module of stages/ with Params and run()")
     document = params.load("params.yaml")
     if document.get("kernels") != "native":
         os.environ.update(PORTABLE)
-    module = import_module(f"stages.{stage}")
+    module = import_module(f"stages.{stage}") if stage.isidentifier() and find_spec(f"stages.{stage}") else None
+    if not hasattr(module, "Params"):
+        raise UserError(f"python -m stages STAGE: must be a module of stages/ with Params and run(), got {stage!r}")
     module.run(params.check("params.yaml", document, module.Params))
 
 
 if __name__ == "__main__":
     try:
-        run(sys.argv[1])
+        run(" ".join(sys.argv[1:]))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

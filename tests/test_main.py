@@ -1,5 +1,7 @@
 """Stages as DVC runs them: as a process of their own."""
 
+import pytest
+
 from tests.conftest import Copy
 
 FILES = [
@@ -53,8 +55,10 @@ def test_a_users_mistake_ends_with_status_2_and_a_line_a_fault(copy: Copy) -> No
     ]
 
 
-def test_a_stage_that_is_not_there_is_told(copy: Copy) -> None:
-    assert copy.stage("trian", status=2).startswith("stages: no stage 'trian'; ")
+@pytest.mark.parametrize("words", [[], ["trian"], ["network"], ["__main__"], ["os.path"], ["train", "plot"]])
+def test_what_is_no_stage_is_told(trained: Copy, words: list[str]) -> None:
+    told = trained.run("python", "-m", "stages", *words, status=2)
+    assert told == f"python -m stages STAGE: must be a module of stages/ with Params and run(), got {' '.join(words)!r}\n"
 
 
 def test_a_bug_keeps_its_traceback(copy: Copy) -> None:
