@@ -58,7 +58,9 @@ def test_a_users_mistake_ends_with_status_2_and_a_line_a_fault(copy: Copy) -> No
 @pytest.mark.parametrize("words", [[], ["trian"], ["network"], ["__main__"], ["os.path"], ["train", "plot"]])
 def test_what_is_no_stage_is_told(trained: Copy, words: list[str]) -> None:
     told = trained.run("python", "-m", "stages", *words, status=2)
-    assert told == f"python -m stages STAGE: must be a module of stages/ with Params and run(), got {' '.join(words)!r}\n"
+    assert (
+        told == f"python -m stages STAGE: must be a module of stages/ with Params and run(), got {' '.join(words)!r}\n"
+    )
 
 
 def test_a_bug_keeps_its_traceback(copy: Copy) -> None:
