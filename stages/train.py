@@ -4,8 +4,10 @@ data/train.pt → data/net.pkl (the whole module), data/net_params.pkl (its stat
 """
 
 import copy
+import operator
 import time
 from collections.abc import Iterable, Iterator
+from functools import reduce
 from typing import Annotated, Literal
 
 import torch
@@ -15,9 +17,11 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from stages import dataset, device, history, network, optimizer, output
+from stages.batches import Batch, Batches, fitting_micro_size
 from stages.errors import UserError
 from stages.network import Network
 from stages.params import Section, StageParams
+from stages.ranks import Ranks, joined
 from stages.record import Record
 
 TICK = 0.2  # seconds from one look at the losses, by the progress bar and for nan, to the next
@@ -26,8 +30,11 @@ TICK = 0.2  # seconds from one look at the losses, by the progress bar and for n
 class Train(Section):
     """The section `train` of params.yaml."""
 
+    launcher: Annotated[str, Field(min_length=1)]
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?|mps|auto)$")]
     epochs: Annotated[int, Field(gt=0)]
+    batch_size: Annotated[int, Field(gt=0)] | None
+    micro_batch_size: Annotated[int, Field(gt=0)] | None
     learning_rate: Annotated[float, Field(gt=0)]
     optimizer: Literal[optimizer.NAMES]
     optimizer_options: dict[str, JsonValue]
@@ -44,35 +51,43 @@ class Params(StageParams):
 
 
 def fit(
-    net: nn.Module, optimizer: Optimizer, loss_function: nn.Module, x: Tensor, y: Tensor, epochs: Iterable[int]
+    net: nn.Module, optimizer: Optimizer, loss_function: nn.Module, epochs: Iterable[Iterable[Batch]], ranks: Ranks
 ) -> Iterator[Tensor]:
-    """Train the network in place on x, (n, n_feature), and y, (n, n_output), a step an epoch.
+    """Train the network in place, a step a batch.
 
-    Yield after each step the epoch's loss, a scalar on the device of x, as it was before the step.
+    Yield after each epoch its mean loss, a scalar on the device: each batch's loss is that before its step.
     """
-    for _ in epochs:
+    zero = torch.zeros((), device=next(net.parameters()).device)
+    for batches in epochs:
+        epoch_loss = zero
+        for batch in batches:
 
-        def closure() -> Tensor:  # an optimizer calls it once a step; LBFGS, which searches, as often as it needs
-            prediction = net(x)  # (n, n_output)
-            loss = loss_function(prediction, y)
-            optimizer.zero_grad()
-            loss.backward()
-            return loss
+            def closure(batch: Batch = batch) -> Tensor:  # an optimizer that searches, LBFGS, calls it again and again
+                optimizer.zero_grad()
+                batch_loss = zero
+                for x, y, weight in batch.micro_batches:
+                    prediction = net(x)  # (k, n_output)
+                    loss = loss_function(prediction, y)
+                    loss.backward(weight)
+                    batch_loss = batch_loss + weight * loss.detach()
+                return ranks.sum(batch_loss, net.parameters())
 
-        yield optimizer.step(closure).detach()
+            epoch_loss = torch.add(epoch_loss, optimizer.step(closure), alpha=batch.weight)
+        yield epoch_loss
 
 
 @torch.no_grad()
-def mean_loss(net: nn.Module, loss_function: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the loss over all points, a scalar on the device of x."""
-    return loss_function(net(x), y)
+def mean_loss(net: nn.Module, loss_function: nn.Module, batch: Batch, ranks: Ranks) -> Tensor:
+    """Return the mean loss over the points of a batch, a scalar on the device."""
+    return ranks.sum(reduce(operator.add, (weight * loss_function(net(x), y) for x, y, weight in batch.micro_batches)))
 
 
-def rehearse(net: nn.Module, loss_function: nn.Module, x: Tensor, y: Tensor, settings: Train) -> None:
+def rehearse(net: nn.Module, loss_function: nn.Module, batches: Batches, settings: Train) -> None:
     """Train a copy of the network on one point. Raises UserError where the optimizer refuses its options or the net."""
     net = copy.deepcopy(net)
+    point = Batches(batches.x[:1], batches.y[:1], None, 1, Ranks(), 0)
     try:
-        next(fit(net, new_optimizer(net, settings), loss_function, x[:1], y[:1], epochs=range(1)))
+        next(fit(net, new_optimizer(net, settings), loss_function, [[point.full]], Ranks()))
     except Exception as error:  # each optimizer has a way of its own to refuse
         named = f"{settings.optimizer} with options {settings.optimizer_options}"
         why = " ".join(str(error).split())
@@ -84,6 +99,29 @@ def new_optimizer(net: nn.Module, settings: Train) -> Optimizer:
     return optimizer.build(settings.optimizer, net.parameters(), settings.learning_rate, settings.optimizer_options)
 
 
+def train(net: nn.Module, batches: Batches, settings: Train, ranks: Ranks) -> Record:
+    """Train the network in place and return how it learned."""
+    loss_function = getattr(nn, settings.loss)()
+    rehearse(net, loss_function, batches, settings)
+    record = Record(batches.x, batches.y)
+    record.snap(0, net)
+    epochs = (batches.epoch(epoch) for epoch in range(settings.epochs))
+    with tqdm(total=settings.epochs, unit="epoch", disable=ranks.rank > 0 or None) as bar:  # None: if no terminal
+        due = time.monotonic() + TICK
+        for epoch, loss in enumerate(fit(net, new_optimizer(net, settings), loss_function, epochs, ranks), start=1):
+            record.pending.append(loss)
+            if epoch % settings.snapshot_every == 0 or epoch == settings.epochs:
+                record.snap(epoch, net)
+            if time.monotonic() > due:
+                bar.set_postfix_str(f"loss={record.settle():.4f}", refresh=False)
+                bar.update(epoch - bar.n)
+                due = time.monotonic() + TICK
+        record.pending.append(mean_loss(net, loss_function, batches.full, ranks))
+        bar.set_postfix_str(f"loss={record.settle():.4f}", refresh=False)
+        bar.update(settings.epochs - bar.n)
+    return record
+
+
 def run(params: Params) -> None:
     """Read the points, train, write the network both ways and the record of its training."""
     settings = params.train
@@ -91,29 +129,17 @@ def run(params: Params) -> None:
     x, y = (values.to(place) for values in dataset.read("data/train.pt"))
     net = network.build(params.network.style, x.shape[1], params.network.hidden, y.shape[1])
     network.initialise(net, torch.Generator().manual_seed(settings.seed))
-    net.to(place)
-    loss_function = getattr(nn, settings.loss)()
-    rehearse(net, loss_function, x, y, settings)
-
-    record = Record(x, y, settings.epochs, settings.snapshot_every)
-    record.snap(0, net, mean_loss(net, loss_function, x, y))
-    steps = fit(net, new_optimizer(net, settings), loss_function, x, y, range(settings.epochs))
-    with tqdm(total=settings.epochs, unit="epoch", disable=None) as bar:  # None: silent where stderr is no terminal
-        due = time.monotonic() + TICK
-        for epoch, loss in enumerate(steps, start=1):
-            record.losses[epoch - 1] = loss
-            if record.wants_snapshot(epoch):
-                record.snap(epoch, net, mean_loss(net, loss_function, x, y))
-            if epoch == settings.epochs or time.monotonic() > due:
-                record.check()
-                bar.set_postfix_str(f"loss={float(loss):.4f}", refresh=False)
-                bar.update(epoch - bar.n)
-                due = time.monotonic() + TICK
+    micro_size = settings.micro_batch_size or fitting_micro_size(place, x.shape[1] + params.network.hidden + y.shape[1])
+    with joined(place) as ranks:
+        batches = Batches(x, y, settings.batch_size, micro_size, ranks, settings.seed)
+        record = train(net.to(place), batches, settings, ranks)
+    if ranks.rank > 0:
+        return
 
     net.cpu()
     with output.whole("data/net.pkl") as file:
         torch.save(net, file)
     with output.whole("data/net_params.pkl") as file:
         torch.save(net.state_dict(), file)
-    history.write_losses("data/loss.csv", record.losses.tolist())
+    history.write_losses("data/loss.csv", record.losses[:-1])
     history.write_snapshots("data/history.npz", record.snapshots())

@@ -1,0 +1,55 @@
+"""The processes that train together: one, or as many as a launcher such as torchrun has started."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import Parameter
+
+from stages.errors import UserError
+
+
+class Ranks(NamedTuple):
+    """The number of this process, `rank`, and of how many, `size`."""
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, n: int) -> slice:
+        """Return which of n rows are this rank's: an even share, empty where there are more ranks than rows."""
+        return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
+
+    def sum(self, loss: Tensor, parameters: Iterable[Parameter] = ()) -> Tensor:
+        """Return the loss, a scalar, summed over all ranks; sum the gradients of the parameters likewise, in place.
+
+        Raises UserError where another rank is gone.
+        """
+        if self.size == 1:
+            return loss
+        values = [loss, *(parameter.grad for parameter in parameters)]
+        summed = torch.cat([value.view(-1) for value in values])
+        try:
+            dist.all_reduce(summed)
+        except RuntimeError as error:
+            raise UserError("another rank has ended; what it said tells why") from error
+        for value, total in zip(values, summed.split([value.numel() for value in values]), strict=True):
+            value.copy_(total.view_as(value))
+        return loss
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """Yield this process among those that train together, connected by NCCL on NVIDIA GPUs and by Gloo elsewhere."""
+    ranks = Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    if ranks.size == 1:
+        yield ranks
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield ranks
+    finally:
+        dist.destroy_process_group()
