@@ -4,7 +4,7 @@ PYTHON ?= python3
 # DVC runs the stages with the first `python` on PATH.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lint schema
+.PHONY: repro test lint schema bench
 
 repro: .venv/ready
 	.venv/bin/dvc repro
@@ -19,7 +19,16 @@ lint: .venv/ready
 schema: .venv/ready
 	.venv/bin/python -m tools.params_schema
 
+# make bench QUICK=1: a look in under two minutes.
+bench: .venv-bench/ready
+	.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick)
+
 .venv/ready: requirements.txt constraints.txt
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install -r requirements.txt -c constraints.txt
+	touch $@
+
+.venv-bench/ready: requirements.txt constraints.txt benchmarks/requirements.txt
+	$(PYTHON) -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip install -r requirements.txt -r benchmarks/requirements.txt -c constraints.txt
 	touch $@

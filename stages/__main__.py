@@ -33,5 +33,6 @@ if __name__ == "__main__":
     try:
         run(" ".join(sys.argv[1:]))
     except UserError as error:
-        print(error, file=sys.stderr)
+        speaker = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
+        print(f"{speaker}{error}", file=sys.stderr)
         sys.exit(2)

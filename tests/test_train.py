@@ -1,3 +1,4 @@
+import copy
 import csv
 import math
 from pathlib import Path
@@ -8,14 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from stages import dataset, generate, history, network, optimizer, train
+from stages.batches import Batches
 from stages.curve import Curve
 from stages.errors import UserError
 from stages.network import Network
+from stages.ranks import Ranks
 from stages.train import Train
 
 SETTINGS = {
+    "launcher": "python",
     "device": "cpu",
     "epochs": 20,
+    "batch_size": None,
+    "micro_batch_size": None,
     "learning_rate": 0.2,
     "optimizer": "SGD",
     "optimizer_options": {},
@@ -82,6 +88,54 @@ def test_training_is_the_five_steps_to_the_last_bit(name: str, options: dict[str
     assert [f"{value:.9g}" for value in losses()] == [f"{value:.9g}" for value in expected_losses]
 
 
+def test_shuffled_batches_are_steps_on_those_points_and_the_last_short_one_weighs_less() -> None:
+    x, y = dataset.read("data/train.pt")
+    net = network.Net(1, 10, 1)
+    network.initialise(net, torch.Generator().manual_seed(SETTINGS["seed"]))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.2)
+    expected = []
+    for epoch in range(3):
+        total = 0.0
+        for batch in Batches(x, y, 30, 1000, Ranks(), SETTINGS["seed"]).epoch(epoch):
+            (micro,) = batch.micro_batches
+            loss = nn.functional.mse_loss(net(micro.x), micro.y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(micro.x)
+        expected.append(total / 100)
+    state = trained(batch_size=30, epochs=3)
+    assert all(torch.equal(state[key], value) for key, value in net.state_dict().items())
+    assert losses() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"batch_size": 33}, {"optimizer": "LBFGS", "optimizer_options": {"max_iter": 3}}]
+)
+def test_micro_batches_change_nothing_but_rounding(changes: dict[str, Any]) -> None:
+    expected = trained(epochs=2, **changes)
+    expected_losses = losses()
+    state = trained(epochs=2, micro_batch_size=7, **changes)
+    torch.testing.assert_close(state, expected, rtol=1e-3, atol=1e-5)
+    assert losses() == pytest.approx(expected_losses, rel=1e-3)
+
+
+def test_the_gradient_of_many_points_is_that_of_float64() -> None:
+    write_points(3_000_000)
+    x, y = dataset.read("data/train.pt")
+    net = network.Net(1, 10, 1)
+    network.initialise(net, torch.Generator().manual_seed(0))
+    exact = copy.deepcopy(net).double()
+    nn.functional.mse_loss(exact(x.double()), y.double()).backward()
+    full = Batches(x, y, None, 65_536, Ranks(), 0).full
+    next(train.fit(net, torch.optim.SGD(net.parameters(), lr=1e-30), nn.MSELoss(), [[full]], Ranks()))
+    error = max(
+        (ours.grad - theirs.grad).abs().max() / theirs.grad.abs().max()
+        for ours, theirs in zip(net.parameters(), exact.parameters(), strict=True)
+    )
+    assert error < 1e-5
+
+
 def test_both_styles_train_to_the_same_bits() -> None:
     module, sequential = trained("module"), trained("sequential")
     assert module.keys() == sequential.keys()
@@ -123,7 +177,7 @@ def test_options_that_the_optimizer_refuses_are_told_in_one_line(options: dict[s
 def test_a_loss_that_is_not_finite_stops_training_and_names_the_epoch() -> None:
     _, expected = five_steps("SGD", nn.MSELoss(), 50, lr=100)
     epoch = next(index for index, loss in enumerate(expected) if not math.isfinite(loss))
-    with pytest.raises(UserError, match=f"^the loss is nan or infinite at epoch {epoch}: lower train.learning_rate$"):
+    with pytest.raises(UserError, match=f"^the loss is (nan|inf) at epoch {epoch}: lower train.learning_rate$"):
         trained(learning_rate=100, epochs=50)
     assert not Path("data/net.pkl").exists()
 
