@@ -29,10 +29,24 @@ def run(stage: str) -> None:
     module.run(params.check("params.yaml", document, module.Params))
 
 
+def fault(error: BaseException) -> str | None:
+    """Return what to tell the user of an error, a line a fault; None where the error is a bug of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):  # torch's own
+        return "out of memory: lower generate.points, network.hidden or train.micro_batch_size in params.yaml"
+    return None
+
+
 if __name__ == "__main__":
     try:
         run(" ".join(sys.argv[1:]))
-    except UserError as error:
+    except BaseException as error:
+        told = fault(error)
+        if told is None:
+            raise
         speaker = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
-        print(f"{speaker}{error}", file=sys.stderr)
+        print(f"{speaker}{told}", file=sys.stderr)
         sys.exit(2)

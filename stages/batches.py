@@ -4,7 +4,8 @@ A batch is what one step averages over. It is computed in micro-batches, whose g
 bounds the memory, keeps the caches warm, and sums more exactly than one giant batch does.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -36,9 +37,12 @@ class Batches:
         self.x, self.y, self.size, self.micro_size, self.ranks, self.seed = x, y, size, micro_size, ranks, seed
         self.full = self._share(x, y)  # all points
 
-    def epoch(self, epoch: int) -> Iterable[Batch]:
-        """Return the batches of an epoch: all points as one, or shuffled in an order given by (seed, epoch) alone."""
-        return [self.full] if self.size is None else self._shuffled(self.size, epoch)
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
+        """Return the batches of an epoch: all points as one, or shuffled in an order given by (seed, epoch) alone.
+
+        Those that a resumed training has taken a step on are skipped.
+        """
+        return islice([self.full] if self.size is None else self._shuffled(self.size, epoch), skip, None)
 
     def _shuffled(self, size: int, epoch: int) -> Iterator[Batch]:
         # A generator reads 32 bits of its seed, so the two numbers are mixed into as many.

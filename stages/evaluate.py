@@ -9,13 +9,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.serialization import safe_globals
 
-from stages import dataset, network, output
+from stages import dataset, files
 from stages.curve import Curve, noise_floor
 from stages.errors import UserError
-from stages.network import Net, Network
+from stages.network import Network
 from stages.params import StageParams
+from stages.saved import restore_net, restore_params
 
 CHUNK = 1 << 16  # points predicted together
 ROWS = 1000  # of predictions.csv, at most
@@ -26,36 +26,6 @@ class Params(StageParams):
 
     generate: Curve
     network: Network
-
-
-def restore_net(path: str) -> nn.Module:
-    """Return the whole module saved by `torch.save(net)`.
-
-    Unpickling can run any code, so only the classes that such a file of ours holds are let in. Raises UserError where
-    the file is missing, damaged, or holds anything else.
-    """
-    with safe_globals([Net, nn.Sequential, nn.Linear, nn.ReLU]):
-        return _load(path)
-
-
-def restore_params(path: str, net: nn.Module) -> nn.Module:
-    """Return the network with the parameters saved by `torch.save(net.state_dict())`, in either style."""
-    state = _load(path)
-    try:
-        net.load_state_dict(state)
-    except Exception as error:
-        why = " ".join(str(error).split())
-        raise UserError(f"{path}: does not fit the network of params.yaml: {why}") from error
-    return net
-
-
-def _load(path: str) -> object:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: is missing: run `dvc repro`") from error
-    except Exception as error:
-        raise UserError(f"{path}: is not a model of this project, or is damaged: run `dvc repro`") from error
 
 
 @torch.no_grad()
@@ -90,10 +60,9 @@ def run(params: Params) -> None:
     """Read the points and models, compare and measure, write metrics and predictions."""
     x, y = dataset.read("data/train.pt")
     test_x, test_y = dataset.read("data/test.pt")
-    net = restore_net("data/net.pkl")
-    twin = restore_params(
-        "data/net_params.pkl", network.build(params.network.style, x.shape[1], params.network.hidden, y.shape[1])
-    )
+    sizes = x.shape[1], params.network.hidden, y.shape[1]
+    net = restore_net("data/net.pkl", *sizes)
+    twin = restore_params("data/net_params.pkl", params.network.style, *sizes)
 
     prediction, twin_prediction = predict(net, test_x), predict(twin, test_x)
     if not torch.equal(prediction.view(torch.int32), twin_prediction.view(torch.int32)):  # bits, not values: nan, -0
@@ -110,7 +79,7 @@ def run(params: Params) -> None:
         "net_bytes": Path("data/net.pkl").stat().st_size,
         "net_params_bytes": Path("data/net_params.pkl").stat().st_size,
     }
-    with output.whole("data/metrics.json") as file:
+    with files.whole("data/metrics.json") as file:
         file.write((json.dumps(metrics, indent=2) + "\n").encode())
 
     rows = dataset.evenly(len(test_x), ROWS)
@@ -120,7 +89,7 @@ def run(params: Params) -> None:
         **columns("net", prediction[rows]),
         **columns("net_params", twin_prediction[rows]),
     }
-    with output.whole("data/predictions.csv") as file:
+    with files.whole("data/predictions.csv") as file:
         file.write((",".join(table) + "\n").encode())
         file.writelines(
             (",".join(f"{value:.9g}" for value in row) + "\n").encode() for row in zip(*table.values(), strict=True)

@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages import output
-from stages.errors import UserError
+from stages import files
 
 
 class Snapshots(NamedTuple):
@@ -20,41 +19,33 @@ class Snapshots(NamedTuple):
 
 def write_snapshots(path: str, snapshots: Snapshots) -> None:
     """Write the snapshots as an uncompressed npz, the same bytes every time."""
-    with output.whole(path) as file:
+    with files.whole(path) as file:
         np.savez(file, **snapshots._asdict())
 
 
 def read_snapshots(path: str) -> Snapshots:
     """Return the snapshots. Raises UserError where the file is missing, damaged or not of this shape."""
-    try:
+    with files.reading(path, "a history of this project"):
         with np.load(path, allow_pickle=False) as file:
             snapshots = Snapshots(**file)
         k, m, n_output = snapshots.predictions.shape
         shapes = [(k,), (k,), (m, snapshots.x.shape[1]), (m, n_output), (k, m, n_output)]
         if [array.shape for array in snapshots] != shapes or not all(np.isfinite(array).all() for array in snapshots):
             raise ValueError
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: is missing: run `dvc repro`") from error
-    except Exception as error:  # NumPy tells a damaged file in many ways
-        raise UserError(f"{path}: is not a history of this project, or is damaged: run `dvc repro`") from error
     return snapshots
 
 
 def write_losses(path: str, losses: list[float]) -> None:
     """Write the mean loss of every epoch as a table of epoch and loss."""
-    with output.whole(path) as file:
+    with files.whole(path) as file:
         file.write(b"epoch,loss\n")
         file.writelines(b"%d,%.9g\n" % row for row in enumerate(losses))
 
 
 def read_losses(path: str) -> np.ndarray:
     """Return the losses, float64 (epochs,). Raises UserError where the file is missing or damaged."""
-    try:
+    with files.reading(path, "a table of epoch and loss"):
         epochs, losses = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2, encoding="utf-8").T
         if not (np.array_equal(epochs, np.arange(len(losses))) and np.isfinite(losses).all()):
             raise ValueError
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: is missing: run `dvc repro`") from error
-    except Exception as error:
-        raise UserError(f"{path}: is not a table of epoch and loss, or is damaged: run `dvc repro`") from error
     return losses

@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 from PIL import Image
 from pydantic import Field
 
-from stages import history, output
+from stages import files, history
 from stages.history import Snapshots
 from stages.params import Section, StageParams
 
@@ -110,13 +110,13 @@ def indexed(frame: Image.Image) -> Image.Image:
 
 def write_picture(path: str, image: Image.Image) -> None:
     """Write the image as a PNG, packed lightly: twice as fast as Pillow's default, and a fifth larger."""
-    with output.whole(path) as file:
+    with files.whole(path) as file:
         image.save(file, "PNG", compress_level=1)
 
 
 def write_animation(path: str, frames: list[Image.Image], seconds: float) -> None:
     """Write the frames as a GIF that repeats for ever and shows each for that many seconds, to a hundredth."""
-    with output.whole(path) as file:
+    with files.whole(path) as file:
         frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=seconds * 1000, loop=0)
 
 

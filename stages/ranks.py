@@ -18,6 +18,7 @@ class Ranks(NamedTuple):
 
     rank: int = 0
     size: int = 1
+    device: torch.device = torch.device("cpu")  # that they speak to each other through
 
     def share(self, n: int) -> slice:
         """Return which of n rows are this rank's: an even share, empty where there are more ranks than rows."""
@@ -40,11 +41,23 @@ class Ranks(NamedTuple):
             value.copy_(total.view_as(value))
         return loss
 
+    def broadcast(self, data: bytes) -> bytes:
+        """Return the data of rank 0, on every rank."""
+        if self.size == 1:
+            return data
+        length = torch.tensor(len(data), device=self.device)
+        dist.broadcast(length, src=0)
+        values = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
+        if data:
+            values.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+        dist.broadcast(values, src=0)
+        return values.cpu().numpy().tobytes()
+
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Yield this process among those that train together, connected by NCCL on NVIDIA GPUs and by Gloo elsewhere."""
-    ranks = Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
+    ranks = Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")), device)
     if ranks.size == 1:
         yield ranks
         return

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from stages import dataset, device, history, network, optimizer, output
+from stages import dataset, device, files, history, network, optimizer
 from stages.batches import Batch, Batches, fitting_micro_size
+from stages.checkpoint import Checkpoint, fingerprint
 from stages.errors import UserError
 from stages.network import Network
 from stages.params import Section, StageParams
@@ -51,29 +52,25 @@ class Params(StageParams):
 
 
 def fit(
-    net: nn.Module, optimizer: Optimizer, loss_function: nn.Module, epochs: Iterable[Iterable[Batch]], ranks: Ranks
-) -> Iterator[Tensor]:
-    """Train the network in place, a step a batch.
+    net: nn.Module, optimizer: Optimizer, loss_function: nn.Module, batches: Iterable[Batch], ranks: Ranks
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Train the network in place, a step a batch; yield after each step its batch and the mean loss before the step.
 
-    Yield after each epoch its mean loss, a scalar on the device: each batch's loss is that before its step.
+    The loss is a scalar on the device.
     """
-    zero = torch.zeros((), device=next(net.parameters()).device)
-    for batches in epochs:
-        epoch_loss = zero
-        for batch in batches:
+    for batch in batches:
 
-            def closure(batch: Batch = batch) -> Tensor:  # an optimizer that searches, LBFGS, calls it again and again
-                optimizer.zero_grad()
-                batch_loss = zero
-                for x, y, weight in batch.micro_batches:
-                    prediction = net(x)  # (k, n_output)
-                    loss = loss_function(prediction, y)
-                    loss.backward(weight)
-                    batch_loss = batch_loss + weight * loss.detach()
-                return ranks.sum(batch_loss, net.parameters())
+        def closure(batch: Batch = batch) -> Tensor:  # an optimizer that searches, LBFGS, calls it again and again
+            optimizer.zero_grad()
+            losses = []
+            for x, y, weight in batch.micro_batches:
+                prediction = net(x)  # (k, n_output)
+                loss = loss_function(prediction, y)
+                loss.backward(weight)
+                losses.append(weight * loss.detach())
+            return ranks.sum(reduce(operator.add, losses), net.parameters())
 
-            epoch_loss = torch.add(epoch_loss, optimizer.step(closure), alpha=batch.weight)
-        yield epoch_loss
+        yield batch, optimizer.step(closure)
 
 
 @torch.no_grad()
@@ -87,7 +84,7 @@ def rehearse(net: nn.Module, loss_function: nn.Module, batches: Batches, setting
     net = copy.deepcopy(net)
     point = Batches(batches.x[:1], batches.y[:1], None, 1, Ranks(), 0)
     try:
-        next(fit(net, new_optimizer(net, settings), loss_function, [[point.full]], Ranks()))
+        next(fit(net, new_optimizer(net, settings), loss_function, [point.full], Ranks()))
     except Exception as error:  # each optimizer has a way of its own to refuse
         named = f"{settings.optimizer} with options {settings.optimizer_options}"
         why = " ".join(str(error).split())
@@ -99,26 +96,36 @@ def new_optimizer(net: nn.Module, settings: Train) -> Optimizer:
     return optimizer.build(settings.optimizer, net.parameters(), settings.learning_rate, settings.optimizer_options)
 
 
-def train(net: nn.Module, batches: Batches, settings: Train, ranks: Ranks) -> Record:
+def train(net: nn.Module, batches: Batches, settings: Train, ranks: Ranks, checkpoint: Checkpoint) -> Record:
     """Train the network in place and return how it learned."""
     loss_function = getattr(nn, settings.loss)()
     rehearse(net, loss_function, batches, settings)
+    optimizer = new_optimizer(net, settings)
     record = Record(batches.x, batches.y)
-    record.snap(0, net)
-    epochs = (batches.epoch(epoch) for epoch in range(settings.epochs))
-    with tqdm(total=settings.epochs, unit="epoch", disable=ranks.rank > 0 or None) as bar:  # None: if no terminal
+    checkpoint.restore(net=net, optimizer=optimizer, record=record)
+    silent = ranks.rank > 0 or None  # None: where stderr is no terminal
+    with tqdm(total=settings.epochs, initial=record.epoch, unit="epoch", disable=silent) as bar, checkpoint.on_stop():
+
+        def look() -> None:
+            record.settle()
+            bar.set_postfix_str(f"loss={record.latest:.4f}", refresh=False)
+            bar.update(min(record.epoch, settings.epochs) - bar.n)
+
         due = time.monotonic() + TICK
-        for epoch, loss in enumerate(fit(net, new_optimizer(net, settings), loss_function, epochs, ranks), start=1):
-            record.pending.append(loss)
-            if epoch % settings.snapshot_every == 0 or epoch == settings.epochs:
-                record.snap(epoch, net)
-            if time.monotonic() > due:
-                bar.set_postfix_str(f"loss={record.settle():.4f}", refresh=False)
-                bar.update(epoch - bar.n)
-                due = time.monotonic() + TICK
-        record.pending.append(mean_loss(net, loss_function, batches.full, ranks))
-        bar.set_postfix_str(f"loss={record.settle():.4f}", refresh=False)
-        bar.update(settings.epochs - bar.n)
+        for epoch in range(record.epoch, settings.epochs):
+            if epoch % settings.snapshot_every == 0 and record.steps == 0:
+                record.snap(net)
+            for batch, loss in fit(net, optimizer, loss_function, batches.epoch(epoch, record.steps), ranks):
+                record.add(loss, batch.weight)
+                if checkpoint.stopped or time.monotonic() > due:
+                    look()
+                    checkpoint.keep(f"epoch {epoch} of {settings.epochs}", net=net, optimizer=optimizer, record=record)
+                    due = time.monotonic() + TICK
+            record.end_epoch()
+        record.snap(net)
+        record.add(mean_loss(net, loss_function, batches.full, ranks), 1.0)
+        record.end_epoch()
+        look()
     return record
 
 
@@ -132,14 +139,17 @@ def run(params: Params) -> None:
     micro_size = settings.micro_batch_size or fitting_micro_size(place, x.shape[1] + params.network.hidden + y.shape[1])
     with joined(place) as ranks:
         batches = Batches(x, y, settings.batch_size, micro_size, ranks, settings.seed)
-        record = train(net.to(place), batches, settings, ranks)
+        decisive = params.model_dump(include={"network": True, "train": True}, exclude={"train": {"launcher"}})
+        checkpoint = Checkpoint(fingerprint(params.kernels, decisive, ranks), ranks)
+        record = train(net.to(place), batches, settings, ranks, checkpoint)
     if ranks.rank > 0:
         return
 
     net.cpu()
-    with output.whole("data/net.pkl") as file:
+    with files.whole("data/net.pkl") as file:
         torch.save(net, file)
-    with output.whole("data/net_params.pkl") as file:
+    with files.whole("data/net_params.pkl") as file:
         torch.save(net.state_dict(), file)
     history.write_losses("data/loss.csv", record.losses[:-1])
     history.write_snapshots("data/history.npz", record.snapshots())
+    checkpoint.remove()

@@ -48,15 +48,15 @@ class Copy:
 
     def set(self, **values: Any) -> None:
         """Change params: `set(train__epochs=3)`."""
-        yaml = YAML()
-        document = yaml.load(self.path / "params.yaml")
+        parser = YAML()
+        document = parser.load(self.path / "params.yaml")
         for name, value in values.items():
             *sections, key = name.split("__")
             section = document
             for step in sections:
                 section = section[step]
             section[key] = value
-        yaml.dump(document, self.path / "params.yaml")
+        parser.dump(document, self.path / "params.yaml")
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()

@@ -1,6 +1,5 @@
 import csv
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from torch import nn
 from stages import dataset, evaluate, network
 from stages.curve import Curve
 from stages.errors import UserError
+from stages.files import whole
 from stages.network import Network
-from stages.output import whole
 
 
 @pytest.fixture(autouse=True)
@@ -95,19 +94,6 @@ def test_several_features_and_outputs_have_a_column_each() -> None:
     assert header == "x_0,x_1,y_0,y_1,net_0,net_1,net_params_0,net_params_1"
 
 
-@pytest.mark.parametrize("saved", ["module", "sequential"])
-@pytest.mark.parametrize("built", ["module", "sequential"])
-def test_either_style_restores_both_ways_and_into_the_other(saved: str, built: str) -> None:
-    net = save(saved)
-    x = torch.linspace(-1, 1, 20).unsqueeze(1)
-    whole_module = evaluate.restore_net("data/net.pkl")
-    from_params = evaluate.restore_params("data/net_params.pkl", network.build(built, 1, 10, 1))
-    assert type(whole_module) is type(net)
-    assert torch.equal(whole_module(x), net(x))
-    assert torch.equal(from_params(x), net(x))
-    assert evaluated(built)["max_abs_difference"] == 0
-
-
 def test_one_bit_of_difference_ends_the_stage() -> None:
     net = save()
     with torch.no_grad():
@@ -130,35 +116,3 @@ def test_minus_zero_is_not_zero() -> None:
             torch.save(net if path == "data/net.pkl" else net.state_dict(), file)
     with pytest.raises(UserError, match="predict differently"):
         evaluated()
-
-
-class Command:
-    """A pickle of this runs a command when it is loaded."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, ("touch trap",)
-
-
-@pytest.mark.parametrize("name", ["net.pkl", "net_params.pkl"])
-@pytest.mark.parametrize("payload", [Command(), {"hidden.weight": Command()}, nn.Linear(1, 10).register_forward_hook])
-def test_a_pickle_that_would_run_a_command_is_refused_and_nothing_runs(name: str, payload: object) -> None:
-    save()
-    torch.save(payload, f"data/{name}")
-    with pytest.raises(
-        UserError, match=f"^data/{name}: is not a model of this project, or is damaged: run `dvc repro`$"
-    ):
-        evaluated()
-    assert not Path("trap").exists()
-
-
-def test_a_state_dict_of_another_size_is_told() -> None:
-    save(hidden=20)
-    with pytest.raises(
-        UserError, match="^data/net_params.pkl: does not fit the network of params.yaml: .*size mismatch"
-    ):
-        evaluated(hidden=10)
-
-
-def test_missing_models_say_what_to_do() -> None:
-    with pytest.raises(UserError, match="^nowhere.pkl: is missing: run `dvc repro`$"):
-        evaluate.restore_net("nowhere.pkl")

@@ -1,0 +1,93 @@
+"""Restore a saved network, from a file that may come from a stranger.
+
+To unpickle is to run what the file says: torch's allow-list keeps out other classes, but not a hook, a `forward` that
+shadows the method, or a layer of a billion neurons. So nothing is unpickled that torch.save would not have written of
+a network like the one expected: the same records, byte by byte, but for the values of the weights.
+"""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.serialization import safe_globals
+
+from stages import files, network
+from stages.errors import UserError
+from stages.network import Net
+
+STYLES = ("module", "sequential")
+
+
+def restore_net(path: str, n_feature: int, n_hidden: int, n_output: int) -> nn.Module:
+    """Return the whole module saved by `torch.save(net)`, a network of these sizes in either style.
+
+    Raises UserError where the file is missing, damaged, or holds anything else; nothing of it has run then.
+    """
+    like = [network.build(style, n_feature, n_hidden, n_output) for style in STYLES]
+    with safe_globals([Net, nn.Sequential, nn.Linear, nn.ReLU]):
+        return _load(path, like)
+
+
+def restore_params(path: str, style: str, n_feature: int, n_hidden: int, n_output: int) -> nn.Module:
+    """Return a network of this style with the parameters saved by `torch.save(net.state_dict())`, of either style.
+
+    Raises UserError as `restore_net` does.
+    """
+    like = [network.build(style, n_feature, n_hidden, n_output).state_dict() for style in STYLES]
+    net = network.build(style, n_feature, n_hidden, n_output)
+    net.load_state_dict(_load(path, like))
+    return net
+
+
+def _load(path: str, like: list[object]) -> object:
+    """Return what torch.save wrote to path, if it is like one of these objects but for the values of their tensors."""
+    archives = [_saved(each) for each in like]
+    longest = max(map(len, archives)) + 4096  # the name of the archive stands in the name of each record
+    with files.reading(path, "a model of this project"):
+        with Path(path).open("rb") as file:
+            content = file.read(longest + 1)
+        if len(content) > longest:
+            raise ValueError
+        records = _records(content)
+        values = b"".join(data for name, data in records.items() if name.startswith("data/"))
+        if not np.isfinite(np.frombuffer(values, dtype="<f4")).all():
+            raise ValueError
+    if not any(_alike(records, _records(each)) for each in archives):
+        raise UserError(
+            f"{path}: is not the network that params.yaml and the data tell of: run `dvc repro --force train`"
+        )
+    # What is loaded is what was compared, in an archive of our own: two readers can see two things in a forged one.
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, data in records.items():
+            file.writestr(f"archive/{name}", data)
+    archive.seek(0)
+    return torch.load(archive, map_location="cpu", weights_only=True)
+
+
+def _saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _records(content: bytes) -> dict[str, bytes]:
+    """Return the records of an archive of torch.save by name, without the archive's; refuse compressed ones."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(content) for entry in entries):
+            raise ValueError
+        return {entry.filename.partition("/")[2]: archive.read(entry) for entry in entries}
+
+
+def _alike(records: dict[str, bytes], expected: dict[str, bytes]) -> bool:
+    values = {name for name in expected if name.startswith("data/")}
+    varying = values | {".data/serialization_id"}  # a hash of the values
+    return (
+        records.keys() == expected.keys()
+        and all(len(records[name]) == len(expected[name]) for name in varying)
+        and all(records[name] == expected[name] for name in expected.keys() - varying)
+    )

@@ -1,0 +1,146 @@
+"""Interrupted trainings, by real kills of real runs."""
+
+import contextlib
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import ENVIRONMENT, Copy
+
+FILES = ["data/net.pkl", "data/net_params.pkl", "data/loss.csv", "data/history.npz"]
+PYTHON = ["python", "-m", "stages", "train"]
+TORCHRUN = ["torchrun", "--standalone", "--nproc-per-node", "2", "-m", "stages", "train"]
+RANDOM = random.Random(0)
+
+
+@pytest.fixture
+def long(copy: Copy) -> Copy:
+    """A copy whose training takes a few seconds, and writes a checkpoint every twentieth of one."""
+    path = copy.path / "stages/checkpoint.py"
+    text, changes = re.subn(r"(?m)^SECONDS = .*", "SECONDS = 0.05", path.read_text(encoding="utf-8"))
+    assert changes == 1
+    path.write_text(text, encoding="utf-8")
+    copy.stage("generate")
+    copy.set(train__epochs=3000)
+    return copy
+
+
+def interrupt(copy: Copy, number: int, command: list[str] = PYTHON) -> str:
+    """Start the training, wait until it writes a checkpoint, send a signal at a random moment; return what it said."""
+    before = state(copy)
+    process = psutil.Popen(command, cwd=copy.path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and state(copy) == before:
+            time.sleep(0.01)
+        time.sleep(RANDOM.uniform(0, 0.3))
+        if number != signal.SIGKILL:
+            process.send_signal(number)
+            return process.communicate(timeout=60)[1]
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in [process, *process.children(recursive=True)]:  # DVC, the launcher, all its ranks
+                each.kill()
+    return process.communicate()[1]
+
+
+def state(copy: Copy) -> float:
+    """Return when the checkpoint was written, 0 where there is none."""
+    try:
+        return (copy.path / ".checkpoint/train").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def outputs(copy: Copy) -> list[bytes]:
+    return [copy.read(name) for name in FILES]
+
+
+@pytest.mark.parametrize(
+    ("command", "kills", "changes"),
+    [
+        (PYTHON, 5, {}),
+        (PYTHON, 4, {"optimizer": "SGD", "optimizer_options": {"momentum": 0.9}, "batch_size": 7, "epochs": 200}),
+        (PYTHON, 4, {"optimizer": "Adam", "learning_rate": 0.001, "micro_batch_size": 33, "epochs": 1500}),
+        (PYTHON, 4, {"optimizer": "LBFGS", "learning_rate": 0.01, "epochs": 120, "snapshot_every": 7}),
+        (TORCHRUN, 4, {"optimizer": "Adam", "learning_rate": 0.001, "batch_size": 30, "epochs": 300}),
+    ],
+    ids=["full", "momentum-mini-batch", "adam-micro-batch", "lbfgs", "two-ranks"],
+)
+def test_a_training_killed_again_and_again_ends_with_the_bits_of_one_left_alone(
+    long: Copy, command: list[str], kills: int, changes: dict[str, object]
+) -> None:
+    long.set(**{f"train__{key}": value for key, value in changes.items()})
+    long.run(*command)
+    expected = outputs(long)
+    assert not state(long)
+    resumed = sum("Going on from" in interrupt(long, signal.SIGKILL, command) for _ in range(kills))
+    assert resumed >= kills - 2  # not the first, and a kill may come after the end
+    long.run(*command)
+    assert outputs(long) == expected
+    assert not state(long)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_save_and_say_how_far_it_got(long: Copy, number: int) -> None:
+    long.run(*PYTHON)
+    expected = outputs(long)
+    told = interrupt(long, number)
+    assert re.fullmatch(r"stopped at epoch \d+ of 3000: the next `dvc repro` goes on from there\n", told)
+    assert long.stage("train") == "Going on from the state in .checkpoint/train\n"
+    assert outputs(long) == expected
+
+
+def test_dvc_goes_on_from_where_a_killed_training_was(long: Copy) -> None:
+    long.run("dvc", "repro", "-q")
+    long.set(train__seed=5)
+    interrupt(long, signal.SIGKILL, ["dvc", "repro"])
+    long.run("dvc", "repro", "-q", "--force", "plot")  # trains, from the state
+    first = outputs(long)
+    long.run(*PYTHON)
+    assert outputs(long) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"train__learning_rate": 0.1}, "train.learning_rate"),
+        ({"network__hidden": 11}, "network.hidden"),
+        ({"kernels": "native"}, "kernels"),
+        ({"generate__seed": 2}, "data/train.pt"),
+        ({}, "code"),
+    ],
+)
+def test_a_state_of_another_training_is_told_and_left(long: Copy, change: dict[str, object], name: str) -> None:
+    interrupt(long, signal.SIGTERM)
+    long.set(**change, train__launcher="anything")
+    if name == "data/train.pt":
+        long.stage("generate")
+    if name == "code":
+        path = long.path / "stages/network.py"
+        path.write_text(path.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
+    told = long.stage("train")
+    message = f"Training starts anew: the state in .checkpoint/train is of a training with another {name}\n"
+    assert told == message
+    assert not state(long)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b[:100] + b"\0" + b[101:], lambda b: b"", lambda b: b[:64]]
+)
+def test_a_damaged_state_is_told_and_left(long: Copy, damage: object) -> None:
+    interrupt(long, signal.SIGTERM)
+    path: Path = long.path / ".checkpoint/train"
+    path.write_bytes(damage(path.read_bytes()))
+    assert long.stage("train") == "Training starts anew: the state in .checkpoint/train is damaged\n"
+
+
+def test_a_short_training_writes_no_state(copy: Copy) -> None:
+    copy.stage("generate")
+    copy.stage("train")
+    assert not (copy.path / ".checkpoint").exists()

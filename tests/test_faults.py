@@ -1,0 +1,150 @@
+"""What breaks from outside: files, disks, memory. Each is told in one line, and `dvc repro` makes it right again."""
+
+import ast
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ENVIRONMENT, PROJECT, Copy
+
+READERS = {
+    "train.pt": "train",
+    "test.pt": "evaluate",
+    "net.pkl": "evaluate",
+    "net_params.pkl": "evaluate",
+    "history.npz": "plot",
+    "loss.csv": "plot",
+}
+
+
+def delete(path: Path) -> None:
+    path.unlink()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 1])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x80
+    path.write_bytes(content)
+
+
+def make_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("harm", [delete, truncate, flip_a_bit, make_a_folder])
+def test_a_harmed_file_is_told_in_one_line_and_made_right_by_dvc(copy: Copy, harm: Callable[[Path], None]) -> None:
+    copy.repro()
+    for name, stage in READERS.items():
+        path = copy.path / "data" / name
+        whole = path.read_bytes()
+        harm(path)
+        told = copy.stage(stage, status=2)
+        assert re.fullmatch(rf"data/{re.escape(name)}: [^\n]*`dvc repro`\n", told)
+        if path.is_dir():
+            path.rmdir()
+        path.write_bytes(whole)
+    for name in READERS:
+        harm(copy.path / "data" / name)
+    copy.run("dvc", "repro", "-q")
+    assert copy.run("git", "status", "--porcelain") == ""
+    assert copy.run("dvc", "status") == "Data and pipelines are up to date.\n"
+
+
+@pytest.mark.parametrize(
+    ("stage", "limit"), [("generate", 1000), ("train", 3000), ("train", 2600), ("plot", 9000), ("evaluate", 300)]
+)
+def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_file(copy: Copy, stage: str, limit: int) -> None:
+    for earlier in ("generate", "train", "plot", "evaluate"):
+        if earlier == stage:
+            break
+        copy.stage(earlier)
+    before = sorted(path for path in copy.path.glob("data/**/*"))
+    told = copy.run("prlimit", f"--fsize={limit}", "python", "-m", "stages", stage, status=2)
+    assert re.fullmatch(r"data/[\w./]+: cannot be written: File too large: mend that, then `dvc repro`\n", told)
+    assert not list(copy.path.glob("data/**/*.part"))
+    assert all(
+        path.stat().st_size <= limit for path in set(copy.path.glob("data/**/*")) - set(before) if path.is_file()
+    )
+    copy.stage(stage)
+
+
+def test_an_output_whose_name_a_folder_has_is_told(copy: Copy) -> None:
+    (copy.path / "data/train.pt").mkdir()
+    assert copy.stage("generate", status=2) == (
+        "data/train.pt: cannot be written: Is a directory: mend that, then `dvc repro`\n"
+    )
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_folder_that_forbids_writing_and_a_file_that_forbids_reading_are_told(copy: Copy) -> None:
+    copy.stage("generate")
+    (copy.path / "data/train.pt").chmod(0)
+    assert "data/train.pt: cannot be read: Permission denied" in copy.stage("train", status=2)
+    (copy.path / "data").chmod(0o500)
+    assert "cannot be written: Permission denied" in copy.stage("generate", status=2)
+    (copy.path / "data").chmod(0o700)
+
+
+def test_too_little_memory_is_told_in_one_line(copy: Copy) -> None:
+    copy.set(generate__points=10**13)
+    assert copy.stage("generate", status=2).startswith("out of memory: lower generate.points, ")
+
+
+@pytest.mark.parametrize(
+    ("stage", "change"),
+    [("generate", {"generate__noise": -1}), ("plot", {"plot__dpi": 1}), ("evaluate", {"network__style": "x"})],
+)
+def test_after_a_stage_failed_the_former_params_bring_its_outputs_back(
+    copy: Copy, stage: str, change: dict[str, object]
+) -> None:
+    former = copy.read("params.yaml")
+    copy.repro()
+    copy.set(**change)
+    copy.run("dvc", "repro", "--single-item", stage, status=255)
+    (copy.path / "params.yaml").write_bytes(former)
+    assert copy.repro() == []
+    assert copy.run("git", "status", "--porcelain") == ""
+
+
+def test_a_second_dvc_repro_at_once_is_told_and_harms_nothing(copy: Copy) -> None:
+    copy.set(train__epochs=8000)
+    first = subprocess.Popen(["dvc", "repro"], cwd=copy.path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+    assert first.stdout
+    while "'train'" not in first.stdout.readline():
+        time.sleep(0.01)
+    told = copy.run("dvc", "repro", status=255)
+    assert "busy" in told or "lock" in told
+    assert "Traceback" not in told
+    first.communicate(timeout=120)
+    assert first.returncode == 0
+    assert copy.repro() == []
+
+
+def sources() -> Iterator[tuple[Path, ast.AST]]:
+    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=PROJECT, check=True, capture_output=True, text=True)
+    for name in tracked.stdout.split():
+        yield Path(name), ast.parse((PROJECT / name).read_text(encoding="utf-8"))
+
+
+def test_nothing_in_the_project_runs_what_a_file_says() -> None:
+    forbidden = {"eval", "exec", "pickle.load", "pickle.loads", "yaml.load", "torch.hub.load", "os.system"}
+    switches = {"weights_only": False, "allow_pickle": True, "shell": True}
+    for path, tree in sources():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in forbidden, f"{path}:{node.lineno}"
+                for keyword in node.keywords:
+                    if keyword.arg in switches and isinstance(keyword.value, ast.Constant):
+                        assert keyword.value.value is not switches[keyword.arg], f"{path}:{node.lineno}"
+                if ast.unparse(node.func) == "torch.load" and path.parts[0] == "stages":
+                    assert "weights_only" in {keyword.arg for keyword in node.keywords}, f"{path}:{node.lineno}"
