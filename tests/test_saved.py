@@ -228,14 +228,15 @@ def test_a_missing_file_and_a_folder_say_what_to_do() -> None:
         saved.restore_net("folder.pkl", *SIZES)
 
 
-FILE = bytes_of(new())
+FIRST = new()
+FILE = bytes_of(FIRST)
 
 
 @settings(max_examples=int(os.environ.get("FUZZ", "200")), deadline=None, derandomize=True)
 @given(
     st.lists(st.tuples(st.integers(0, len(FILE) - 1), st.integers(0, 255)), min_size=1, max_size=8), st.integers(0, 9)
 )
-def test_mutated_bytes_are_refused_or_change_nothing_but_weights(edits: list[tuple[int, int]], cut: int) -> None:
+def test_fuzz_a_network_with_mutated_bytes_is_refused_or_as_it_was(edits: list[tuple[int, int]], cut: int) -> None:
     content = bytearray(FILE)
     for place, value in edits:
         content[place] = value
@@ -245,5 +246,4 @@ def test_mutated_bytes_are_refused_or_change_nothing_but_weights(edits: list[tup
     except UserError as error:
         assert "\n" not in str(error)
     else:
-        assert bytes_of(net).count(b"stages.network\nNet\n") == 1
-        assert net(torch.zeros(1, SIZES[0])).isfinite().all()
+        assert bytes_of(net.state_dict()) == bytes_of(FIRST.state_dict())
