@@ -6,9 +6,9 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from stages.params import Section
+from stages.params import Exact, Section
 
-Coordinate = Annotated[float, Field(ge=-1e18, le=1e18)]  # x² stays finite in float32
+Coordinate = Annotated[float, Field(ge=-1e18, le=1e18), Exact]  # x² stays finite in float32
 
 
 class Curve(Section):
@@ -18,7 +18,7 @@ class Curve(Section):
     test_points: Annotated[int, Field(gt=0)]
     low: Coordinate
     high: Coordinate
-    noise: Annotated[float, Field(ge=0, le=1e36)]
+    noise: Annotated[float, Field(ge=0, le=1e36), Exact]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
 
     @field_validator("high")

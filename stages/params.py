@@ -6,10 +6,19 @@ import reprlib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 
 from stages.errors import UserError
+
+
+def _exact(value: Any) -> Any:
+    if isinstance(value, int) and value.bit_length() > 53 and value & -value < 1 << (value.bit_length() - 53):
+        raise ValueError("must be a number that a float holds exactly")
+    return value
+
+
+Exact = BeforeValidator(_exact)  # of a float: an integer is taken for one, but never for another number
 
 
 class Section(BaseModel):

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from stages import files, history
 from stages.history import Snapshots
-from stages.params import Section, StageParams
+from stages.params import Exact, Section, StageParams
 
 HALO = withStroke(linewidth=3, foreground="white")  # keeps red text readable over blue points
 
@@ -28,7 +28,7 @@ class Plot(Section):
     """The section `plot` of params.yaml."""
 
     dpi: Annotated[int, Field(ge=30, le=600)]
-    frame_seconds: Annotated[float, Field(ge=0.02, le=600)]
+    frame_seconds: Annotated[float, Field(ge=0.02, le=600), Exact]
 
 
 class Params(StageParams):

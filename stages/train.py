@@ -21,7 +21,7 @@ from stages.batches import Batch, Batches, fitting_micro_size
 from stages.checkpoint import Checkpoint, fingerprint
 from stages.errors import UserError
 from stages.network import Network
-from stages.params import Section, StageParams
+from stages.params import Exact, Section, StageParams
 from stages.ranks import Ranks, joined
 from stages.record import Record
 
@@ -36,7 +36,7 @@ class Train(Section):
     epochs: Annotated[int, Field(gt=0)]
     batch_size: Annotated[int, Field(gt=0)] | None
     micro_batch_size: Annotated[int, Field(gt=0)] | None
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Annotated[float, Field(gt=0), Exact]
     optimizer: Literal[optimizer.NAMES]
     optimizer_options: dict[str, JsonValue]
     loss: Literal["MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"]

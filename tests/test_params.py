@@ -123,7 +123,25 @@ def test_a_stage_reads_its_own_sections_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", ["1e-05", "1e-5", "0.5", "010", "1_000", "12", "0x10", "0o10", "+1", "1.", "12:30", "yes"]
+    "number",
+    [
+        "1e-05",
+        "1e-5",
+        "0.5",
+        "010",
+        "1_000",
+        "12",
+        "0x10",
+        "0o10",
+        "+1",
+        "1.",
+        "12:30",
+        "yes",
+        "9007199254740992",
+        "9007199254740993",
+        "9" * 400,
+        str(2**1100),
+    ],
 )
 def test_a_number_is_what_dvc_records_or_refused(tmp_path: Path, number: str) -> None:
     path = tmp_path / "params.yaml"
@@ -132,7 +150,8 @@ def test_a_number_is_what_dvc_records_or_refused(tmp_path: Path, number: str) ->
     try:
         read = params.check("params.yaml", params.load(str(path)), TrainParams).train.learning_rate
     except UserError as error:
-        assert f"train.learning_rate: must be a valid number, got {recorded!r}" in str(error)
+        assert "train.learning_rate: must be a " in str(error)
+        assert not isinstance(recorded, float)
     else:
         assert read == recorded
 
