@@ -1,0 +1,27 @@
+"""Measure this project beside its peers: `python -m benchmarks` writes benchmarks/RESULTS.md, `--quick` only prints."""
+
+import argparse
+import sys
+import time
+
+from benchmarks import growth, pipeline, plots, ranks, report, training
+from benchmarks.process import PROJECT
+
+
+def main() -> None:
+    """Run all sections; print them, and write them unless in a hurry."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure this project beside its peers.")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes, no repeats, nothing written")
+    quick = parser.parse_args().quick
+
+    start = time.monotonic()
+    sections = [section.run(quick) for section in (training, growth, ranks, plots, pipeline)]
+    command = "make bench QUICK=1" if quick else "make bench"
+    text = report.render(sections, command, time.monotonic() - start)
+    sys.stdout.write(text)
+    if not quick:
+        (PROJECT / "benchmarks/RESULTS.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What a point costs, in time and memory, as the points grow from a thousand to a hundred million."""
+
+from functools import partial
+from tempfile import TemporaryDirectory
+
+from benchmarks import peers, process
+from benchmarks.report import Quantities, Section, duration, interleaved, megabytes, table
+from benchmarks.training import EPOCHS, points, seconds_per_epoch, warm_up
+
+HEAD = ["points", "an epoch", "a point", "data", "peak beyond the data", "anonymous at the end"]
+TEXT = """\
+This project, full batch, the points memory-mapped from the file that `generate` writes. Memory is counted beyond what
+the process holds once it has trained on one point: its peak without the bytes of the data, and what no file backs. With
+few points the time of an epoch is that of calling the five steps.
+"""
+
+
+def write_dataset(path: str, count: int) -> None:
+    """Write the lesson's points as the stage `generate` does."""
+    import torch
+
+    from stages import dataset
+
+    dataset.write(path, *map(torch.from_numpy, points(count)))
+
+
+def measure(path: str) -> Quantities:
+    """Return the time of an epoch, and the memory beyond the libraries and the data."""
+    from stages import dataset
+
+    warm_up("ours", None)
+    peak, anonymous = process.memory("VmHWM"), process.memory("RssAnon")
+    x, y = (values.numpy() for values in dataset.read(path))
+    peer = peers.ours(x, y, peers.first_parameters(), None)
+    peer.fit(EPOCHS)
+    seconds = seconds_per_epoch(peer.fit)
+    peak = process.memory("VmHWM") - peak - x.nbytes - y.nbytes
+    return {"points": len(x), "seconds": seconds, "peak": peak, "anonymous": process.memory("RssAnon") - anonymous}
+
+
+def run(quick: bool) -> Section:
+    """Measure and report."""
+    sizes = [10**4, 10**6] if quick else [10**exponent for exponent in range(3, 9)]
+    with TemporaryDirectory() as folder:
+        for size in sizes:
+            process.call(write_dataset, path=f"{folder}/{size}.pt", count=size)
+        calls = {f"{size:,}": partial(process.call, measure, path=f"{folder}/{size}.pt") for size in sizes}
+        results = interleaved("growth", 1 if quick else 3, calls)
+
+    rows = [
+        [size, *map(duration, (result["seconds"], result["seconds"] / result["points"]))]
+        + [megabytes(count) for count in (8 * result["points"], result["peak"], result["anonymous"])]
+        for size, result in results.items()
+    ]
+    costs = [result["seconds"] / result["points"] for result in results.values() if result["points"] >= 10**6]
+    most = max(max(result["peak"], result["anonymous"]) for result in results.values())
+    headline = (
+        f"Up to {sizes[-1]:,} points ours takes at most {megabytes(most)} beyond the data; a point costs "
+        f"{' to '.join(map(duration, (min(costs), max(costs))))} an epoch from 1,000,000 points on."
+    )
+    return Section("Growth", [headline], f"{TEXT}\n{table(HEAD, rows)}")
