@@ -39,7 +39,7 @@ def ours(x: np.ndarray, y: np.ndarray, predictions: np.ndarray, gif: bool) -> No
     for epoch, picture in enumerate(plot.draw_learning(snapshots, dpi=100)):
         plot.write_picture(f"{epoch}.png", picture)
         if gif:
-            frames.append(plot.indexed(picture))
+            frames.append(picture)
     if gif:
         plot.write_animation("learning.gif", frames, 0.1)
 

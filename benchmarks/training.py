@@ -59,8 +59,8 @@ ALL = [name for name in NAMES if name != "batch_sampler"]
 TOO_LONG = [NAMES["dataloader"], "not run: minutes", "", "", ""]
 # The smallest first, then the largest full batch last but one, and mini-batches last.
 FULL = [
-    Case(100, None, 5, ALL),
-    Case(10_000, None, 5, ALL),
+    Case(100, None, 3, ALL),
+    Case(10_000, None, 3, ALL),
     Case(1_000_000, None, 3, ALL),
     Case(10_000_000, None, 3, [name for name in ALL if name != "dataloader"], (TOO_LONG,)),
     Case(100_000, 256, 3, list(NAMES)),
