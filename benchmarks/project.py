@@ -37,9 +37,9 @@ class Copy:
 
     def set(self, changes: dict[str, Any]) -> None:
         """Change params: `set({"train.epochs": 3})`."""
-        yaml, path = YAML(), self.folder / "params.yaml"
-        document = yaml.load(path)
+        parser, path = YAML(), self.folder / "params.yaml"
+        document = parser.load(path)
         for name, value in changes.items():
             *sections, key = name.split(".")
             (document[sections[0]] if sections else document)[key] = value
-        yaml.dump(document, path)
+        parser.dump(document, path)

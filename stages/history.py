@@ -1,5 +1,6 @@
 """The learning process as files: snapshots of the network's predictions (.npz) and the loss of every epoch (.csv)."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ def write_snapshots(path: str, snapshots: Snapshots) -> None:
 def read_snapshots(path: str) -> Snapshots:
     """Return the snapshots. Raises UserError where the file is missing, damaged or not of this shape."""
     with files.reading(path, "a history of this project"):
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             snapshots = Snapshots(**file)
         k, m, n_output = snapshots.predictions.shape
         shapes = [(k,), (k,), (m, snapshots.x.shape[1]), (m, n_output), (k, m, n_output)]

@@ -19,6 +19,7 @@ from PIL import Image
 from pydantic import Field
 
 from stages import files, history
+from stages.errors import UserError
 from stages.history import Snapshots
 from stages.params import Exact, Section, StageParams
 
@@ -127,6 +128,8 @@ def run(params: Params) -> None:
     dpi = params.plot.dpi
     snapshots = history.read_snapshots("data/history.npz")
     losses = history.read_losses("data/loss.csv")
+    if len(losses) != snapshots.epochs[-1]:
+        raise UserError(f"data/loss.csv: must have {snapshots.epochs[-1]} epochs, got {len(losses)}: run `dvc repro`")
     matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
 
     write_picture("data/plots/data.png", draw_data(snapshots.x, snapshots.y, dpi))

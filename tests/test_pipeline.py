@@ -135,12 +135,3 @@ def test_metrics_params_and_experiments_can_be_compared(copy: Copy) -> None:
     page = Path(copy.run("dvc", "plots", "diff", "HEAD").split("file://")[1].strip()).read_text(encoding="utf-8")
     for shown in ("Training loss", "Predictions on the test points", "learning.gif", "100.png", "data.png"):
         assert shown in page
-
-
-def test_after_a_stage_failed_the_former_params_bring_its_outputs_back(copy: Copy) -> None:
-    copy.repro()
-    copy.set(train__learning_rate=1e9)
-    assert "the loss is nan or infinite at epoch" in copy.run("dvc", "repro", status=255)
-    copy.set(train__learning_rate=0.2)
-    assert copy.repro() == []
-    assert copy.run("git", "status", "--porcelain", "dvc.lock", "data") == ""

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 
 from stages import history, plot
+from stages.errors import UserError
 from stages.history import Snapshots
 from tests.conftest import PROJECT
 
@@ -28,7 +29,7 @@ def snapshots(n_feature: int = 1, n_output: int = 1, scale: float = 1.0) -> Snap
 def plotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     history.write_snapshots("data/history.npz", snapshots())
-    history.write_losses("data/loss.csv", [0.5, 0.1, 0.01])
+    history.write_losses("data/loss.csv", [0.5 / epoch for epoch in range(1, 26)])
     plot.run(plot.Params(kernels="portable", plot=plot.Plot(dpi=50, frame_seconds=0.25)))
     return tmp_path / "data/plots"
 
@@ -108,6 +109,12 @@ def test_the_users_own_matplotlib_style_changes_nothing(plotted: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code], cwd=plotted.parents[1], env={"PYTHONPATH": str(PROJECT)}, check=True)
     assert (plotted / "loss.png").read_bytes() == before
+
+
+def test_a_loss_table_of_other_epochs_than_the_history_is_told(plotted: Path) -> None:
+    history.write_losses("data/loss.csv", [0.5] * 24)
+    with pytest.raises(UserError, match="^data/loss.csv: must have 25 epochs, got 24: run `dvc repro`$"):
+        plot.run(plot.Params(kernels="portable", plot=plot.Plot(dpi=50, frame_seconds=0.25)))
 
 
 def test_plotting_imports_no_torch() -> None:
