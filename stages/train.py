@@ -62,13 +62,13 @@ def fit(
 
         def closure(batch: Batch = batch) -> Tensor:  # an optimizer that searches, LBFGS, calls it again and again
             optimizer.zero_grad()
-            losses = []
+            batch_loss = torch.zeros((), device=ranks.device)  # a list of losses would keep malloc from reusing memory
             for x, y, weight in batch.micro_batches:
                 prediction = net(x)  # (k, n_output)
                 loss = loss_function(prediction, y)
                 loss.backward(weight)
-                losses.append(weight * loss.detach())
-            return ranks.sum(reduce(operator.add, losses), net.parameters())
+                batch_loss += weight * loss.detach()
+            return ranks.sum(batch_loss, net.parameters())
 
         yield batch, optimizer.step(closure)
 
@@ -84,7 +84,7 @@ def rehearse(net: nn.Module, loss_function: nn.Module, batches: Batches, setting
     net = copy.deepcopy(net)
     point = Batches(batches.x[:1], batches.y[:1], None, 1, Ranks(), 0)
     try:
-        next(fit(net, new_optimizer(net, settings), loss_function, [point.full], Ranks()))
+        next(fit(net, new_optimizer(net, settings), loss_function, [point.full], Ranks(device=batches.x.device)))
     except Exception as error:  # each optimizer has a way of its own to refuse
         named = f"{settings.optimizer} with options {settings.optimizer_options}"
         why = " ".join(str(error).split())
