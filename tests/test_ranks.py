@@ -70,7 +70,8 @@ def test_a_rank_that_dies_ends_the_stage_and_leaves_the_outputs_alone(copy: Copy
         while len(ranks) < 2 and stage.poll() is None:
             children = subprocess.run(["pgrep", "-P", str(stage.pid)], capture_output=True, text=True).stdout
             ranks = [int(child) for child in children.split()]
-        time.sleep(6)  # both have loaded torch and train
+        while not (copy.path / ".checkpoint/train").exists() and stage.poll() is None:
+            time.sleep(0.1)  # until both train
         os.kill(ranks[1], signal.SIGKILL)
         assert "another rank has ended; what it said tells why" in stage.communicate(timeout=60)[1]
     finally:

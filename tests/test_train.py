@@ -128,7 +128,7 @@ def test_the_gradient_of_many_points_is_that_of_float64() -> None:
     exact = copy.deepcopy(net).double()
     nn.functional.mse_loss(exact(x.double()), y.double()).backward()
     full = Batches(x, y, None, 65_536, Ranks(), 0).full
-    next(train.fit(net, torch.optim.SGD(net.parameters(), lr=1e-30), nn.MSELoss(), [[full]], Ranks()))
+    next(train.fit(net, torch.optim.SGD(net.parameters(), lr=1e-30), nn.MSELoss(), [full], Ranks()))
     error = max(
         (ours.grad - theirs.grad).abs().max() / theirs.grad.abs().max()
         for ours, theirs in zip(net.parameters(), exact.parameters(), strict=True)
