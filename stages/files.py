@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,7 +46,8 @@ def whole(path: str, *, durable: bool = False) -> Iterator[BinaryIO]:
             raise
         raise UserError(f"{path}: cannot be written: {failure.strerror}: mend that, then `dvc repro`") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that cannot be written on has no part of it
+            part.unlink()
 
 
 @contextmanager
