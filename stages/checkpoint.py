@@ -81,9 +81,7 @@ class Checkpoint:
         with files.whole(PATH, durable=True) as file:
             file.write(hashlib.blake2b(body.getbuffer()).digest() + body.getbuffer())
         ended = time.monotonic()
-        self.due = ended + max(
-            SECONDS, 20 * (ended - began)
-        )  # a large state is saved less often: 5% of the time at most
+        self.due = ended + max(SECONDS, 20 * (ended - began))  # a large state less often: for 5% of the time at most
         if self.stopped:
             raise UserError(f"stopped at {progress}: the next `dvc repro` goes on from there")
 

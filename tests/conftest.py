@@ -1,6 +1,7 @@
 """What the tests share: a copy of the project to run DVC in, and stages run as DVC runs them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,12 @@ class Copy:
                 (path / name).write_bytes((PROJECT / name).read_bytes())
         self.run("git", "init", "-q")
         self.commit("start")
+
+    def twin(self, path: Path) -> "Copy":
+        """Return a copy of the copy as it stands, with its outputs, cache and history."""
+        twin = object.__new__(Copy)
+        twin.path = Path(shutil.copytree(self.path, path, dirs_exist_ok=True, symlinks=True))
+        return twin
 
     def run(self, *command: str, status: int = 0, **environment: str) -> str:
         """Run a command in the copy; return its stdout and stderr once its exit status is the one expected."""
@@ -71,5 +78,11 @@ def copy(tmp_path: Path) -> Copy:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """A copy that `dvc repro` has run in; tests read it and leave it as it is."""
     copy = Copy(tmp_path_factory.mktemp("trained"))
-    copy.repro()
+    assert copy.repro() == ["generate", "train", "plot", "evaluate"]
     return copy
+
+
+@pytest.fixture
+def done(trained: Copy, tmp_path: Path) -> Copy:
+    """A copy that `dvc repro` has run in, for the test to do with what it likes."""
+    return trained.twin(tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import dataset, history, saved
+from stages import dataset, files, history, saved
 from stages.errors import UserError
 from tests.conftest import ENVIRONMENT, PROJECT, Copy
 
@@ -62,24 +62,24 @@ def test_a_harmed_file_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("harm", [truncate, make_a_folder])
-def test_harmed_files_are_made_right_by_dvc(copy: Copy, harm: Callable[[Path], None]) -> None:
-    copy.repro()
+def test_harmed_files_are_made_right_by_dvc(done: Copy, harm: Callable[[Path], None]) -> None:
     for name in READERS:
-        harm(copy.path / name)
-    assert re.fullmatch(r"data/train.pt: [^\n]*`dvc repro`\n", copy.stage("train", status=2))
-    copy.run("dvc", "repro", "-q")
-    assert copy.run("git", "status", "--porcelain") == ""
-    assert copy.run("dvc", "status") == "Data and pipelines are up to date.\n"
+        harm(done.path / name)
+    assert re.fullmatch(r"data/train.pt: [^\n]*`dvc repro`\n", done.stage("train", status=2))
+    done.run("dvc", "repro", "-q")
+    assert done.run("git", "status", "--porcelain") == ""
+    assert done.run("dvc", "status") == "Data and pipelines are up to date.\n"
 
 
-def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_file(copy: Copy) -> None:
+def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_file(done: Copy) -> None:
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in done.path.glob("data/**/*") if path.is_file()}
+
+    before = content()
     for stage, limit in [("generate", 1000), ("train", 3000), ("plot", 9000), ("evaluate", 300)]:
-        before = set(copy.path.glob("data/**/*"))
-        told = copy.run("prlimit", f"--fsize={limit}", "python", "-m", "stages", stage, status=2)
+        told = done.run("prlimit", f"--fsize={limit}", "python", "-m", "stages", stage, status=2)
         assert re.fullmatch(r"data/[\w./]+: cannot be written: File too large: mend that, then `dvc repro`\n", told)
-        new = {path for path in set(copy.path.glob("data/**/*")) - before if path.is_file()}
-        assert all(path.stat().st_size <= limit and path.suffix != ".part" for path in new)
-        copy.stage(stage)
+        assert content() == before
 
 
 def test_an_output_whose_name_a_folder_has_is_told(copy: Copy) -> None:
@@ -87,6 +87,13 @@ def test_an_output_whose_name_a_folder_has_is_told(copy: Copy) -> None:
     assert copy.stage("generate", status=2) == (
         "data/train.pt: cannot be written: Is a directory: mend that, then `dvc repro`\n"
     )
+
+
+def test_a_folder_whose_name_a_file_has_is_told(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    told = pytest.raises(UserError, match=r"data/x: cannot be written: File exists: mend that, then `dvc repro`$")
+    with told, files.whole(str(tmp_path / "data/x")):
+        pass
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is forbidden to root")
@@ -104,34 +111,35 @@ def test_too_little_memory_is_told_in_one_line(copy: Copy) -> None:
     assert copy.stage("generate", status=2).startswith("out of memory: lower generate.points, ")
 
 
-def test_after_a_stage_failed_the_former_params_bring_its_outputs_back(copy: Copy) -> None:
-    former = copy.read("params.yaml")
-    copy.repro()
+def test_after_a_stage_failed_the_former_params_bring_its_outputs_back(done: Copy) -> None:
+    former = done.read("params.yaml")
     for stage, change in [
         ("generate", {"generate__noise": -1}),
         ("train", {"train__learning_rate": 1e9}),
         ("plot", {"plot__dpi": 1}),
         ("evaluate", {"network__style": "x"}),
     ]:
-        copy.set(**change)
-        copy.run("dvc", "repro", "--single-item", stage, status=255)
-        (copy.path / "params.yaml").write_bytes(former)
-        assert copy.repro() == []
-        assert copy.run("git", "status", "--porcelain") == ""
+        done.set(**change)
+        done.run("dvc", "repro", "--single-item", stage, status=255)
+        (done.path / "params.yaml").write_bytes(former)
+        assert done.repro() == []
+        assert done.run("git", "status", "--porcelain") == ""
 
 
-def test_a_second_dvc_repro_at_once_is_told_and_harms_nothing(copy: Copy) -> None:
-    copy.set(train__epochs=4000)
-    first = subprocess.Popen(["dvc", "repro"], cwd=copy.path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+def test_a_second_dvc_repro_at_once_is_told_and_harms_nothing(done: Copy) -> None:
+    done.set(train__epochs=4000, train__snapshot_every=4000)
+    first = subprocess.Popen(
+        ["dvc", "repro", "train"], cwd=done.path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    )
     assert first.stdout
     while "'train'" not in first.stdout.readline():
         time.sleep(0.01)
-    told = copy.run("dvc", "repro", status=255)
+    told = done.run("dvc", "repro", status=255)
     assert "busy" in told or "lock" in told
     assert "Traceback" not in told
     first.communicate(timeout=120)
     assert first.returncode == 0
-    assert copy.repro() == []
+    assert done.repro("train") == []
 
 
 def sources() -> Iterator[tuple[Path, ast.AST]]:

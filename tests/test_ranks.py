@@ -52,33 +52,32 @@ def test_several_ranks_train_what_one_does_up_to_rounding(
     assert history.read_losses(str(copy.path / "data/loss.csv")) == pytest.approx(losses, rel=1e-3)
 
 
-def test_as_many_ranks_give_the_same_bits_and_dvc_starts_them(copy: Copy) -> None:
-    copy.set(train__launcher="torchrun --standalone --nproc-per-node 2")
-    assert "train" in copy.repro()
-    first = [copy.read(name) for name in FILES]
-    copy.run(*torchrun(2))
-    assert [copy.read(name) for name in FILES] == first
+def test_as_many_ranks_give_the_same_bits_and_dvc_starts_them(done: Copy) -> None:
+    done.set(train__launcher="torchrun --standalone --nproc-per-node 2")
+    assert done.repro("train") == ["train"]
+    first = [done.read(name) for name in FILES]
+    done.run(*torchrun(2))
+    assert [done.read(name) for name in FILES] == first
 
 
-def test_a_rank_that_dies_ends_the_stage_and_leaves_the_outputs_alone(copy: Copy) -> None:
-    copy.repro()
-    before = [copy.read(name) for name in FILES]
-    copy.set(train__epochs=10**7)
-    stage = subprocess.Popen(torchrun(2), cwd=copy.path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+def test_a_rank_that_dies_ends_the_stage_and_leaves_the_outputs_alone(done: Copy) -> None:
+    before = [done.read(name) for name in FILES]
+    done.set(train__epochs=10**7)
+    stage = subprocess.Popen(torchrun(2), cwd=done.path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     try:
         ranks: list[int] = []
         while len(ranks) < 2 and stage.poll() is None:
             children = subprocess.run(["pgrep", "-P", str(stage.pid)], capture_output=True, text=True).stdout
             ranks = [int(child) for child in children.split()]
-        while not (copy.path / ".checkpoint/train").exists() and stage.poll() is None:
+        while not (done.path / ".checkpoint/train").exists() and stage.poll() is None:
             time.sleep(0.1)  # until both train
         os.kill(ranks[1], signal.SIGKILL)
         assert "another rank has ended; what it said tells why" in stage.communicate(timeout=60)[1]
     finally:
         stage.kill()
     assert stage.returncode != 0
-    assert [copy.read(name) for name in FILES] == before
-    assert not list(copy.path.glob("data/*.part"))
+    assert [done.read(name) for name in FILES] == before
+    assert not list(done.path.glob("data/*.part"))
 
 
 def test_a_mistake_is_told_by_each_rank_in_a_line(copy: Copy) -> None:
