@@ -20,7 +20,12 @@ class MicroBatch(NamedTuple):
 
     x: Tensor  # (k, n_feature)
     y: Tensor  # (k, n_output)
-    weight: Tensor  # scalar: k over the points of the batch
+    weight: float  # k over the points of the batch
+
+
+def weigh(loss: Tensor, weight: float) -> Tensor:
+    """Return weight · loss; the loss itself where it weighs 1, which spares the lesson two operations a step."""
+    return loss if weight == 1 else weight * loss
 
 
 class Batch(NamedTuple):
@@ -57,9 +62,9 @@ class Batches:
         share = self.ranks.share(len(x))
         starts = range(share.start, share.stop, self.micro_size)
         cuts = [slice(start, min(start + self.micro_size, share.stop)) for start in starts]
-        micro_batches = [MicroBatch(x[cut], y[cut], x.new_tensor((cut.stop - cut.start) / len(x))) for cut in cuts]
+        micro_batches = [MicroBatch(x[cut], y[cut], (cut.stop - cut.start) / len(x)) for cut in cuts]
         if not micro_batches:  # more ranks than points: one that counts for nothing keeps this rank in step
-            micro_batches = [MicroBatch(x[:1], y[:1], x.new_tensor(0.0))]
+            micro_batches = [MicroBatch(x[:1], y[:1], 0.0)]
         return Batch(micro_batches, len(x) / len(self.x))
 
 

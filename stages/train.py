@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from stages import dataset, device, files, history, network, optimizer
-from stages.batches import Batch, Batches, fitting_micro_size
+from stages.batches import Batch, Batches, fitting_micro_size, weigh
 from stages.checkpoint import Checkpoint, fingerprint
 from stages.errors import UserError
 from stages.network import Network
@@ -62,12 +62,12 @@ def fit(
 
         def closure(batch: Batch = batch) -> Tensor:  # an optimizer that searches, LBFGS, calls it again and again
             optimizer.zero_grad()
-            batch_loss = torch.zeros((), device=ranks.device)  # a list of losses would keep malloc from reusing memory
+            batch_loss = None  # summed in place: a list of losses would keep malloc from reusing memory
             for x, y, weight in batch.micro_batches:
                 prediction = net(x)  # (k, n_output)
-                loss = loss_function(prediction, y)
-                loss.backward(weight)
-                batch_loss += weight * loss.detach()
+                loss = weigh(loss_function(prediction, y), weight)
+                loss.backward()
+                batch_loss = loss.detach() if batch_loss is None else batch_loss.add_(loss.detach())
             return ranks.sum(batch_loss, net.parameters())
 
         yield batch, optimizer.step(closure)
@@ -76,7 +76,8 @@ def fit(
 @torch.no_grad()
 def mean_loss(net: nn.Module, loss_function: nn.Module, batch: Batch, ranks: Ranks) -> Tensor:
     """Return the mean loss over the points of a batch, a scalar on the device."""
-    return ranks.sum(reduce(operator.add, (weight * loss_function(net(x), y) for x, y, weight in batch.micro_batches)))
+    losses = (weigh(loss_function(net(x), y), weight) for x, y, weight in batch.micro_batches)
+    return ranks.sum(reduce(operator.add, losses))
 
 
 def rehearse(net: nn.Module, loss_function: nn.Module, batches: Batches, settings: Train) -> None:

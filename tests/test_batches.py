@@ -21,9 +21,7 @@ def points(batch: Batch) -> list[float]:
 def mean(values: Tensor, batch: list[Batch]) -> float:
     """Return the mean of values over the points of a step, as training computes it on all ranks together."""
     return sum(
-        float(micro.weight) * values[micro.x[:, 0].long()].mean().item()
-        for part in batch
-        for micro in part.micro_batches
+        micro.weight * values[micro.x[:, 0].long()].mean().item() for part in batch for micro in part.micro_batches
     )
 
 
@@ -37,7 +35,7 @@ def test_the_full_batch_is_all_points_in_order_in_views_of_the_data() -> None:
 
 def test_one_micro_batch_has_weight_one_and_so_the_bits_of_no_micro_batch() -> None:
     ((micro,),) = [batch.micro_batches for batch in batches(None, micro_size=103).epoch(0)]
-    assert micro.weight.item() == 1
+    assert micro.weight == 1
 
 
 @pytest.mark.parametrize("size", [1, 7, 25, 103, 500])
