@@ -11,14 +11,12 @@ from benchmarks.process import PROJECT
 def main() -> None:
     """Run all sections; print them, and write them unless in a hurry."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure this project beside its peers.")
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer sizes and peers, no ranks, no repeats, nothing written"
-    )
+    parser.add_argument("--quick", action="store_true", help="fewer sizes and peers, no repeats, nothing written")
     quick = parser.parse_args().quick
 
     start = time.monotonic()
-    sections = [training.run(quick), growth.run(quick), *([] if quick else [ranks.run()])]
-    sections += [plots.run(quick), pipeline.run(quick)]
+    long = [] if quick else [growth.run(), ranks.run()]
+    sections = [training.run(quick), *long, plots.run(quick), pipeline.run(quick)]
     command = "make bench QUICK=1" if quick else "make bench"
     text = report.render(sections, command, time.monotonic() - start)
     sys.stdout.write(text)

@@ -38,14 +38,14 @@ def measure(path: str) -> Quantities:
     return {"points": len(x), "seconds": seconds, "peak": peak, "anonymous": process.memory("RssAnon") - anonymous}
 
 
-def run(quick: bool) -> Section:
+def run() -> Section:
     """Measure and report."""
-    sizes = [10**4, 10**6] if quick else [10**exponent for exponent in range(3, 9)]
+    sizes = [10**exponent for exponent in range(3, 9)]
     with TemporaryDirectory() as folder:
         for size in sizes:
             process.call(write_dataset, path=f"{folder}/{size}.pt", count=size)
         calls = {f"{size:,}": partial(process.call, measure, path=f"{folder}/{size}.pt") for size in sizes}
-        results = interleaved("growth", 1 if quick else 3, calls)
+        results = interleaved("growth", 3, calls)
 
     rows = [
         [size, *map(duration, (result["seconds"], result["seconds"] / result["points"]))]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from benchmarks.report import Quantities, Section, duration, interleaved, megaby
 
 EPOCHS = 3  # of the warm-up
 SECONDS = 0.25  # that the shorter of two timed trainings takes at least
+LONG = 2.5  # seconds: a measurement takes this long at least
 NAMES = {
     "ours": "this project",
     "plain": "plain loop",
@@ -35,8 +37,8 @@ medians.
   full batch as one batch made beforehand. JAX compiles an epoch whole, mini-batches as a scan, and donates the
   parameters. scikit-learn has no momentum, no penalty and no stopping rule. DataLoader is the customary
   `DataLoader(TensorDataset(x, y), batch_size=…)`, which collates point by point.
-- *An epoch* is (time of 3k epochs - time of k) / 2k, where k, a power of two, takes at least {SECONDS} s, after
-  {EPOCHS} epochs of warm-up: compiling and starting up are in none of it.
+- *An epoch* is (time of 3k epochs - time of k) / 2k, where k, a power of two, takes at least {SECONDS} s; the median
+  of as many as fit in {LONG} s, after {EPOCHS} epochs of warm-up: compiling and starting up are in none of it.
 - *Peak memory* is beyond what the process held after its imports and one epoch on one point. It includes the data.
 - *time / ours* below 1 is in bold: that peer is faster."""
 
@@ -109,9 +111,12 @@ def seconds_per_epoch(fit: Callable[[int], object]) -> float:
         return time.perf_counter() - start
 
     epochs = 1
-    while (short := seconds(epochs)) < SECONDS:
+    while seconds(epochs) < SECONDS:
         epochs *= 2
-    return (seconds(3 * epochs) - short) / (2 * epochs)
+    results, end = [], time.perf_counter() + LONG
+    while not results or time.perf_counter() < end:
+        results.append((seconds(3 * epochs) - seconds(epochs)) / (2 * epochs))
+    return median(results)
 
 
 def measure(name: str, folder: str, batch_size: int | None) -> Quantities:
