@@ -41,6 +41,7 @@ class Batches:
     def __init__(self, x: Tensor, y: Tensor, size: int | None, micro_size: int, ranks: Ranks, seed: int) -> None:
         self.x, self.y, self.size, self.micro_size, self.ranks, self.seed = x, y, size, micro_size, ranks, seed
         self.full = self._share(x, y)  # all points
+        keep_freed_memory()
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Return the batches of an epoch: all points as one, or shuffled in an order given by (seed, epoch) alone.
@@ -74,3 +75,12 @@ def fitting_micro_size(device: torch.device, width: int) -> int:
     On a CPU 3 MiB of values, which its caches hold: 65,536 points of the lesson. On an accelerator 64 times as many.
     """
     return max(1, (3 << 18 if device.type == "cpu" else 3 << 24) // width)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc's malloc keep memory that is freed for the next operation, which saves a third of its time.
+
+    By default it gives back all but the smallest blocks at once, and the system clears them anew. Once it has seen a
+    block freed, it keeps blocks of that size, up to 32 MiB: see M_MMAP_THRESHOLD in mallopt(3). No other malloc minds.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
