@@ -65,7 +65,7 @@ def redraw(x: np.ndarray, y: np.ndarray, predictions: np.ndarray, gif: bool) -> 
 
 def run(quick: bool) -> Section:
     """Measure and report."""
-    frames = 25 if quick else 100
+    frames = 12 if quick else 100
     calls = {way: partial(process.call, measure, way=way, frames=frames) for way in ("ours", "redraw")}
     mine, theirs = interleaved("plots", 1 if quick else 5, calls).values()
     ratios = {what: f"× {mine[what] / theirs[what]:.2f}" for what in mine}
