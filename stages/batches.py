@@ -41,7 +41,6 @@ class Batches:
     def __init__(self, x: Tensor, y: Tensor, size: int | None, micro_size: int, ranks: Ranks, seed: int) -> None:
         self.x, self.y, self.size, self.micro_size, self.ranks, self.seed = x, y, size, micro_size, ranks, seed
         self.full = self._share(x, y)  # all points
-        keep_freed_memory()
 
     def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
         """Return the batches of an epoch: all points as one, or shuffled in an order given by (seed, epoch) alone.

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from stages import dataset, device, files, history, network, optimizer
-from stages.batches import Batch, Batches, fitting_micro_size, weigh
+from stages.batches import Batch, Batches, fitting_micro_size, keep_freed_memory, weigh
 from stages.checkpoint import Checkpoint, fingerprint
 from stages.errors import UserError
 from stages.network import Network
@@ -99,6 +99,7 @@ def new_optimizer(net: nn.Module, settings: Train) -> Optimizer:
 
 def train(net: nn.Module, batches: Batches, settings: Train, ranks: Ranks, checkpoint: Checkpoint) -> Record:
     """Train the network in place and return how it learned."""
+    keep_freed_memory()
     loss_function = getattr(nn, settings.loss)()
     rehearse(net, loss_function, batches, settings)
     optimizer = new_optimizer(net, settings)
