@@ -17,13 +17,14 @@ from torch.optim import Optimizer
 from tqdm import tqdm
 
 from stages import dataset, device, files, history, network, optimizer
-from stages.batches import Batch, Batches, fitting_micro_size, keep_freed_memory, weigh
+from stages.batches import Batch, Batches, MicroBatch, fitting_micro_size, keep_freed_memory, weigh
 from stages.checkpoint import Checkpoint, fingerprint
 from stages.errors import UserError
 from stages.network import Network
 from stages.params import Exact, Section, StageParams
 from stages.ranks import Ranks, joined
 from stages.record import Record
+from stages.threads import Threads, started
 
 TICK = 0.2  # seconds from one look at the losses, by the progress bar and for nan, to the next
 
@@ -52,9 +53,9 @@ class Params(StageParams):
 
 
 def fit(
-    net: nn.Module, optimizer: Optimizer, loss_function: nn.Module, batches: Iterable[Batch], ranks: Ranks
+    threads: Threads, optimizer: Optimizer, loss_function: nn.Module, batches: Iterable[Batch], ranks: Ranks
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """Train the network in place, a step a batch; yield after each step its batch and the mean loss before the step.
+    """Train the network of the threads, a step a batch; yield after each step its batch and the mean loss before it.
 
     The loss is a scalar on the device.
     """
@@ -62,13 +63,16 @@ def fit(
 
         def closure(batch: Batch = batch) -> Tensor:  # an optimizer that searches, LBFGS, calls it again and again
             optimizer.zero_grad()
-            batch_loss = None  # summed in place: a list of losses would keep malloc from reusing memory
-            for x, y, weight in batch.micro_batches:
+
+            def learn(net: nn.Module, micro_batch: MicroBatch) -> Tensor:
+                x, y, weight = micro_batch
                 prediction = net(x)  # (k, n_output)
                 loss = weigh(loss_function(prediction, y), weight)
                 loss.backward()
-                batch_loss = loss.detach() if batch_loss is None else batch_loss.add_(loss.detach())
-            return ranks.sum(batch_loss, net.parameters())
+                return loss.detach()
+
+            batch_loss = threads.sum(learn, batch.micro_batches)
+            return ranks.sum(batch_loss, threads.net.parameters())
 
         yield batch, optimizer.step(closure)
 
@@ -85,7 +89,7 @@ def rehearse(net: nn.Module, loss_function: nn.Module, batches: Batches, setting
     net = copy.deepcopy(net)
     point = Batches(batches.x[:1], batches.y[:1], None, 1, Ranks(), 0)
     try:
-        next(fit(net, new_optimizer(net, settings), loss_function, [point.full], Ranks(device=batches.x.device)))
+        next(fit(Threads(net), new_optimizer(net, settings), loss_function, [point.full], Ranks()))
     except Exception as error:  # each optimizer has a way of its own to refuse
         named = f"{settings.optimizer} with options {settings.optimizer_options}"
         why = " ".join(str(error).split())
@@ -106,7 +110,8 @@ def train(net: nn.Module, batches: Batches, settings: Train, ranks: Ranks, check
     record = Record(batches.x, batches.y)
     checkpoint.restore(net=net, optimizer=optimizer, record=record)
     silent = ranks.rank > 0 or None  # None: where stderr is no terminal
-    with tqdm(total=settings.epochs, initial=record.epoch, unit="epoch", disable=silent) as bar, checkpoint.on_stop():
+    bar = tqdm(total=settings.epochs, initial=record.epoch, unit="epoch", disable=silent)
+    with bar, checkpoint.on_stop(), started(net, batches.x.device) as threads:
 
         def look() -> None:
             record.settle()
@@ -117,7 +122,7 @@ def train(net: nn.Module, batches: Batches, settings: Train, ranks: Ranks, check
         for epoch in range(record.epoch, settings.epochs):
             if epoch % settings.snapshot_every == 0 and record.steps == 0:
                 record.snap(net)
-            for batch, loss in fit(net, optimizer, loss_function, batches.epoch(epoch, record.steps), ranks):
+            for batch, loss in fit(threads, optimizer, loss_function, batches.epoch(epoch, record.steps), ranks):
                 record.add(loss, batch.weight)
                 if checkpoint.stopped or time.monotonic() > due:
                     look()

@@ -14,6 +14,7 @@ from stages.curve import Curve
 from stages.errors import UserError
 from stages.network import Network
 from stages.ranks import Ranks
+from stages.threads import started
 from stages.train import Train
 
 SETTINGS = {
@@ -128,7 +129,8 @@ def test_the_gradient_of_many_points_is_that_of_float64() -> None:
     exact = copy.deepcopy(net).double()
     nn.functional.mse_loss(exact(x.double()), y.double()).backward()
     full = Batches(x, y, None, 65_536, Ranks(), 0).full
-    next(train.fit(net, torch.optim.SGD(net.parameters(), lr=1e-30), nn.MSELoss(), [full], Ranks()))
+    with started(net, x.device) as threads:
+        next(train.fit(threads, torch.optim.SGD(net.parameters(), lr=1e-30), nn.MSELoss(), [full], Ranks()))
     error = max(
         (ours.grad - theirs.grad).abs().max() / theirs.grad.abs().max()
         for ours, theirs in zip(net.parameters(), exact.parameters(), strict=True)

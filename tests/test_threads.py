@@ -1,0 +1,109 @@
+import copy
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages import network, train
+from stages.batches import Batches, MicroBatch
+from stages.ranks import Ranks
+from stages.threads import MOST, Threads, started
+
+CPU = torch.device("cpu")
+X = torch.linspace(-1, 1, 103).unsqueeze(1)
+Y = X**2
+
+
+@contextmanager
+def started_threads(count: int, cores: int = 1) -> Iterator[Threads]:
+    """Yield so many threads for the network of the lesson, as if the machine had that many cores for each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count * cores)
+    net = network.build("module", 1, 10, 1)
+    network.initialise(net, torch.Generator().manual_seed(3))
+    try:
+        with started(net, CPU) as threads:
+            yield threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def trained(count: int, micro_size: int = 10, **options: Any) -> tuple[dict[str, Tensor], list[float]]:
+    """Train in that many threads; return the state dict and the losses."""
+    with started_threads(count) as threads:
+        optimizer = getattr(torch.optim, options.pop("name", "SGD"))(threads.net.parameters(), **{"lr": 0.1} | options)
+        full = [Batches(X, Y, None, micro_size, Ranks(), 0).full] * 30
+        losses = [loss.item() for _, loss in train.fit(threads, optimizer, nn.MSELoss(), full, Ranks())]
+        return threads.net.state_dict(), losses
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("micro_size", [10, 30, 60, 200])  # eleven micro-batches, four, two, one
+def test_the_gradient_of_all_threads_is_that_of_float64(count: int, micro_size: int) -> None:
+    def learn(net: nn.Module, micro_batch: MicroBatch) -> Tensor:
+        loss = nn.functional.mse_loss(net(micro_batch.x), micro_batch.y) * micro_batch.weight
+        loss.backward()
+        return loss.detach()
+
+    with started_threads(count) as threads:
+        exact = copy.deepcopy(threads.net).double()
+        expected = nn.functional.mse_loss(exact(X.double()), Y.double())
+        expected.backward()
+        for _ in range(2):  # the second finds nothing left of the first
+            threads.net.zero_grad()
+            loss = threads.sum(learn, Batches(X, Y, None, micro_size, Ranks(), 0).full.micro_batches)
+            assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+            for ours, theirs in zip(threads.net.parameters(), exact.parameters(), strict=True):
+                torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"momentum": 0.9}, {"name": "Adam"}, {"name": "LBFGS", "lr": 0.01, "max_iter": 3}]
+)
+def test_threads_change_nothing_but_rounding(options: dict[str, Any]) -> None:
+    alone, together = trained(1, **options), trained(3, **options)
+    torch.testing.assert_close(together[0], alone[0], rtol=1e-3, atol=1e-5)
+    assert together[1] == pytest.approx(alone[1], rel=1e-3)
+
+
+def test_the_same_number_of_threads_gives_the_same_bits() -> None:
+    state, losses = trained(4, micro_size=3)
+    for _ in range(20):
+        again, again_losses = trained(4, micro_size=3)
+        assert again_losses == losses
+        assert all(torch.equal(again[name], values) for name, values in state.items())
+
+
+@pytest.mark.parametrize(("count", "cores"), [(1, 1), (3, 1), (MOST, 2)])
+def test_every_thread_has_a_network_and_its_part_of_the_cores(count: int, cores: int) -> None:
+    def learn(net: nn.Module, micro_batch: MicroBatch) -> Tensor:
+        seen.append((id(net), threading.get_ident(), torch.get_num_threads()))
+        together.wait(timeout=60)
+        loss = net(micro_batch.x).sum()
+        loss.backward()
+        return loss.detach()
+
+    seen, together = [], threading.Barrier(count)
+    with started_threads(count, cores) as threads:
+        threads.sum(learn, [MicroBatch(X[:1], Y[:1], 1 / count)] * count)
+        assert torch.get_num_threads() == count * cores
+    networks, threads, of_each = map(set, zip(*seen, strict=True))
+    assert len(networks) == len(threads) == count
+    assert of_each == {cores}
+
+
+def test_an_error_in_a_thread_is_told() -> None:
+    def learn(net: nn.Module, micro_batch: MicroBatch) -> Tensor:
+        raise MemoryError(f"for {len(micro_batch.x)} points")
+
+    with started_threads(2) as threads, pytest.raises(MemoryError, match="for 10 points"):
+        threads.sum(learn, Batches(X, Y, None, 10, Ranks(), 0).full.micro_batches)
+
+
+def test_an_accelerator_takes_one_thread() -> None:
+    with started(network.build("module", 1, 10, 1), torch.device("cuda")) as threads:
+        assert not threads.replicas
