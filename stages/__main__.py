@@ -36,7 +36,7 @@ def fault(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):  # torch's own
-        return "out of memory: lower generate.points, network.hidden or train.micro_batch_size in params.yaml"
+        return "out of memory: lower generate.points, network.hidden, train.micro_batch_size or epochs in params.yaml"
     return None
 
 

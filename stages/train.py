@@ -34,14 +34,14 @@ class Train(Section):
 
     launcher: Annotated[str, Field(min_length=1)]
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?|mps|auto)$")]
-    epochs: Annotated[int, Field(gt=0)]
+    epochs: Annotated[int, Field(gt=0, lt=2**31)]
     batch_size: Annotated[int, Field(gt=0)] | None
     micro_batch_size: Annotated[int, Field(gt=0)] | None
     learning_rate: Annotated[float, Field(gt=0), Exact]
     optimizer: Literal[optimizer.NAMES]
     optimizer_options: dict[str, JsonValue]
     loss: Literal["MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"]
-    snapshot_every: Annotated[int, Field(gt=0)]
+    snapshot_every: Annotated[int, Field(gt=0, lt=2**31)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -107,7 +107,7 @@ def train(net: nn.Module, batches: Batches, settings: Train, ranks: Ranks, check
     loss_function = getattr(nn, settings.loss)()
     rehearse(net, loss_function, batches, settings)
     optimizer = new_optimizer(net, settings)
-    record = Record(batches.x, batches.y)
+    record = Record(batches.x, batches.y, settings.epochs, settings.snapshot_every)
     checkpoint.restore(net=net, optimizer=optimizer, record=record)
     silent = ranks.rank > 0 or None  # None: where stderr is no terminal
     bar = tqdm(total=settings.epochs, initial=record.epoch, unit="epoch", disable=silent)
@@ -120,8 +120,7 @@ def train(net: nn.Module, batches: Batches, settings: Train, ranks: Ranks, check
 
         due = time.monotonic() + TICK
         for epoch in range(record.epoch, settings.epochs):
-            if epoch % settings.snapshot_every == 0 and record.steps == 0:
-                record.snap(net)
+            record.snap(net)
             for batch, loss in fit(threads, optimizer, loss_function, batches.epoch(epoch, record.steps), ranks):
                 record.add(loss, batch.weight)
                 if checkpoint.stopped or time.monotonic() > due:
@@ -157,6 +156,6 @@ def run(params: Params) -> None:
         torch.save(net, file)
     with files.whole("data/net_params.pkl") as file:
         torch.save(net.state_dict(), file)
-    history.write_losses("data/loss.csv", record.losses[:-1])
+    history.write_losses("data/loss.csv", record.losses[: settings.epochs].tolist())
     history.write_snapshots("data/history.npz", record.snapshots())
     checkpoint.remove()

@@ -46,6 +46,7 @@ def load_named(path: Path) -> dict[str, Any]:
         ("  epochs: 200", "  # epochs", "train.epochs: is missing"),
         ("  epochs: 200", "  epochs: ", "train.epochs: must be a valid integer, got None"),
         ("  epochs: 200", "  epochs: -3", "train.epochs: must be greater than 0, got -3"),
+        ("  epochs: 200", "  epochs: 2147483648", "train.epochs: must be less than 2147483648, got 2147483648"),
         ("  epochs: 200", "  epochs: '200'", "train.epochs: must be a valid integer, got '200'"),
         ("  epochs: 200", "  epochs: 200.0", "train.epochs: must be a valid integer, got 200.0"),
         ("  epochs: 200", "  epochs: true", "train.epochs: must be a valid integer, got True"),
