@@ -78,7 +78,7 @@ def render(sections: list[Section], command: str, seconds: float) -> str:
     texts = "\n\n".join(f"## {number}. {section.title}\n\n{section.text}" for number, section in enumerate(sections, 1))
     return f"""# Side by side
 
-All of this is from one run of `{command}`, which took {seconds / 60:.0f} minutes, on one machine:
+All of this is from one run of `{command}`, which took {seconds / 60:.1f} minutes, on one machine:
 
 {machine()}
 
