@@ -17,12 +17,23 @@ PORTABLE = {
     "OPENBLAS_CORETYPE": "Prescott",  # NumPy's matrix products, by which matplotlib places what it draws
 }
 
+# What srun of Slurm tells each of its tasks, by the names that torchrun has for it.
+SLURM = {
+    "RANK": "SLURM_PROCID",
+    "LOCAL_RANK": "SLURM_LOCALID",
+    "WORLD_SIZE": "SLURM_STEP_NUM_TASKS",
+    "MASTER_ADDR": "SLURM_LAUNCH_NODE_IPADDR",
+}
+
 
 def run(stage: str) -> None:
-    """Read the params of a stage, choose the kernels, import the stage and run it."""
+    """Read the params of a stage, choose the kernels, learn its rank, import the stage and run it."""
     document = params.load("params.yaml")
     if document.get("kernels") != "native":
         os.environ.update(PORTABLE)
+    if "RANK" not in os.environ and int(os.environ.get(SLURM["WORLD_SIZE"], "1")) > 1:
+        told = {name: os.environ[theirs] for name, theirs in SLURM.items()}
+        os.environ.update({"MASTER_PORT": "29500"} | told | os.environ)
     module = import_module(f"stages.{stage}") if stage.isidentifier() and find_spec(f"stages.{stage}") else None
     if not hasattr(module, "Params"):
         raise UserError(f"python -m stages STAGE: must be a module of stages/ with Params and run(), got {stage!r}")

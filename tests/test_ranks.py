@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 
@@ -17,6 +18,12 @@ FILES = ["data/net.pkl", "data/net_params.pkl", "data/loss.csv", "data/history.n
 
 def torchrun(ranks: int) -> list[str]:
     return ["torchrun", "--standalone", "--nproc-per-node", str(ranks), "-m", "stages", "train"]
+
+
+def free_port() -> str:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return str(bound.getsockname()[1])
 
 
 def state(copy: Copy) -> dict[str, torch.Tensor]:
@@ -58,6 +65,23 @@ def test_as_many_ranks_give_the_same_bits_and_dvc_starts_them(done: Copy) -> Non
     first = [done.read(name) for name in FILES]
     done.run(*torchrun(2))
     assert [done.read(name) for name in FILES] == first
+
+
+def test_tasks_of_srun_are_ranks_as_those_of_torchrun_are(copy: Copy) -> None:
+    copy.stage("generate")
+    copy.run(*torchrun(2))
+    expected = [copy.read(name) for name in FILES]
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    tasks = [
+        subprocess.Popen(
+            ["python", "-m", "stages", "train"],
+            cwd=copy.path,
+            env=ENVIRONMENT | step | {"SLURM_PROCID": number, "SLURM_LOCALID": number},
+        )
+        for number in "01"
+    ]
+    assert [task.wait(timeout=60) for task in tasks] == [0, 0]
+    assert [copy.read(name) for name in FILES] == expected
 
 
 def test_a_rank_that_dies_ends_the_stage_and_leaves_the_outputs_alone(done: Copy) -> None:
