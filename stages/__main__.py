@@ -47,7 +47,9 @@ def fault(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):  # torch's own
-        return "out of memory: lower generate.points, network.hidden, train.micro_batch_size or epochs in params.yaml"
+        return (
+            "out of memory: lower points, hidden, micro_batch_size or epochs, or raise snapshot_every, in params.yaml"
+        )
     return None
 
 

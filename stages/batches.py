@@ -5,7 +5,7 @@ bounds the memory, keeps the caches warm, and sums more exactly than one giant b
 """
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -60,8 +60,10 @@ class Batches:
     def _share(self, x: Tensor, y: Tensor) -> Batch:
         """Return this rank's share of a batch of points, in micro-batches."""
         share = self.ranks.share(len(x))
-        starts = range(share.start, share.stop, self.micro_size)
-        cuts = [slice(start, min(start + self.micro_size, share.stop)) for start in starts]
+        rows = share.stop - share.start
+        parts = -(-rows // self.micro_size)  # rounded up; of even size, so that threads end together
+        edges = [share.start + rows * part // max(1, parts) for part in range(parts + 1)]
+        cuts = [slice(start, stop) for start, stop in pairwise(edges)]
         micro_batches = [MicroBatch(x[cut], y[cut], (cut.stop - cut.start) / len(x)) for cut in cuts]
         if not micro_batches:  # more ranks than points: one that counts for nothing keeps this rank in step
             micro_batches = [MicroBatch(x[:1], y[:1], 0.0)]

@@ -93,6 +93,6 @@ class Record:
         self.epoch, self.steps = len(state["losses"]) - 1, state["steps"]
         self.snapshots_taken = len(state["predictions"])
         self.losses[: self.epoch + 1] = state["losses"]
-        self.epoch_loss = self.losses[self.epoch].clone()
+        self.epoch_loss = self.losses[self.epoch]
         self.predictions[: self.snapshots_taken] = state["predictions"]
         self.settle()

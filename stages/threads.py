@@ -37,23 +37,26 @@ class Threads(NamedTuple):
         loss = sum(self.pool.map(_add_up, [learn] * len(nets), nets, shares))
         for replica in nets[1:]:
             for parameter, replicated in zip(self.net.parameters(), replica.parameters(), strict=True):
-                parameter.grad += replicated.grad
-                replicated.grad = None
+                if replicated.grad is not None:  # it is None where the parameter is frozen
+                    parameter.grad += replicated.grad
+                    replicated.grad = None
         return loss
 
 
 @contextmanager
 def started(net: nn.Module, device: torch.device) -> Iterator[Threads]:
-    """Yield a thread for each CPU core that torch may use, or one alone where an accelerator computes."""
+    """Yield threads that share the CPU cores that torch may use, or one alone where an accelerator computes."""
     cores = torch.get_num_threads()
     size = min(MOST, cores) if device.type == "cpu" else 1
     with ThreadPoolExecutor(size, initializer=torch.set_num_threads, initargs=(cores // size,)) as pool:
-        yield Threads(net, [replica(net) for _ in range(size - 1)], pool)
+        yield Threads(net, [replicate(net) for _ in range(size - 1)], pool)
 
 
-def replica(net: nn.Module) -> nn.Module:
+def replicate(net: nn.Module) -> nn.Module:
     """Return a copy of a network whose parameters lie in the same memory, but have gradients of their own."""
-    return copy.deepcopy(net, {id(parameter): nn.Parameter(parameter.data) for parameter in net.parameters()})
+    return copy.deepcopy(
+        net, {id(values): nn.Parameter(values.data, values.requires_grad) for values in net.parameters()}
+    )
 
 
 def _add_up(learn: Learn, net: nn.Module, micro_batches: list[MicroBatch]) -> Tensor:

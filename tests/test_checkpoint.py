@@ -81,21 +81,21 @@ def outputs(copy: Copy) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("command", "kills", "changes"),
+    ("command", "kills", "kernels", "changes"),
     [
-        (PYTHON, 5, {}),
-        (PYTHON, 4, {"optimizer": "SGD", "optimizer_options": {"momentum": 0.9}, "batch_size": 7, "epochs": 200}),
-        (PYTHON, 4, {"optimizer": "Adam", "learning_rate": 0.001, "micro_batch_size": 33, "epochs": 1500}),
-        (PYTHON, 4, {"optimizer": "LBFGS", "learning_rate": 0.01, "epochs": 120, "snapshot_every": 7}),
-        (TORCHRUN, 3, {"optimizer": "Adam", "learning_rate": 0.001, "batch_size": 30, "epochs": 300}),
+        (PYTHON, 5, "portable", {}),
+        (PYTHON, 4, "portable", {"optimizer_options": {"momentum": 0.9}, "batch_size": 7, "epochs": 200}),
+        (PYTHON, 4, "native", {"optimizer": "Adam", "learning_rate": 0.001, "micro_batch_size": 33, "epochs": 1500}),
+        (PYTHON, 4, "portable", {"optimizer": "LBFGS", "learning_rate": 0.01, "epochs": 120, "snapshot_every": 7}),
+        (TORCHRUN, 3, "portable", {"optimizer": "Adam", "learning_rate": 0.001, "batch_size": 30, "epochs": 300}),
     ],
-    ids=["full", "momentum-mini-batch", "adam-micro-batch", "lbfgs", "two-ranks"],
+    ids=["full", "momentum-mini-batch", "adam-threads", "lbfgs", "two-ranks"],
 )
 def test_a_training_killed_again_and_again_ends_with_the_bits_of_one_left_alone(
-    long: Copy, command: list[str], kills: int, changes: dict[str, object]
+    long: Copy, command: list[str], kills: int, kernels: str, changes: dict[str, object]
 ) -> None:
     if changes:
-        long.set(**{f"train__{key}": value for key, value in changes.items()})
+        long.set(kernels=kernels, **{f"train__{key}": value for key, value in changes.items()})
         long.run(*command)
         assert not state(long)
     expected = outputs(long)

@@ -100,7 +100,7 @@ def test_an_error_in_a_thread_is_told() -> None:
     def learn(net: nn.Module, micro_batch: MicroBatch) -> Tensor:
         raise MemoryError(f"for {len(micro_batch.x)} points")
 
-    with started_threads(2) as threads, pytest.raises(MemoryError, match="for 10 points"):
+    with started_threads(2) as threads, pytest.raises(MemoryError, match="for 9 points"):
         threads.sum(learn, Batches(X, Y, None, 10, Ranks(), 0).full.micro_batches)
 
 
