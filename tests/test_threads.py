@@ -1,6 +1,7 @@
 import copy
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from stages import network, train
 from stages.batches import Batches, MicroBatch
 from stages.ranks import Ranks
-from stages.threads import MOST, Threads, started
+from stages.threads import MOST, Threads, replicate, started
 
 CPU = torch.device("cpu")
 X = torch.linspace(-1, 1, 103).unsqueeze(1)
@@ -94,6 +95,20 @@ def test_every_thread_has_a_network_and_its_part_of_the_cores(count: int, cores:
     networks, threads, of_each = map(set, zip(*seen, strict=True))
     assert len(networks) == len(threads) == count
     assert of_each == {cores}
+
+
+def test_a_frozen_parameter_has_no_gradient() -> None:
+    def learn(net: nn.Module, micro_batch: MicroBatch) -> Tensor:
+        loss = net(micro_batch.x).sum()
+        loss.backward()
+        return loss.detach()
+
+    net = network.build("module", 1, 10, 1)
+    net.hidden.weight.requires_grad_(False)
+    with ThreadPoolExecutor(2) as pool:
+        threads = Threads(net, [replicate(net)], pool)
+        threads.sum(learn, [MicroBatch(X, Y, 0.5)] * 2)
+        assert [name for name, values in net.named_parameters() if values.grad is None] == ["hidden.weight"]
 
 
 def test_an_error_in_a_thread_is_told() -> None:
