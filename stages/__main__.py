@@ -47,9 +47,8 @@ def fault(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):  # torch's own
-        return (
-            "out of memory: lower points, hidden, micro_batch_size or epochs, or raise snapshot_every, in params.yaml"
-        )
+        knobs = "generate.points, network.hidden, train.micro_batch_size or train.epochs"
+        return f"out of memory: lower {knobs}, or raise train.snapshot_every, in params.yaml"
     return None
 
 
