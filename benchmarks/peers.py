@@ -63,11 +63,11 @@ def torch_net(first: list[ndarray]) -> Any:
 def ours(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) -> Peer:
     """Train by this project's `train`, with record, progress bar and checkpoints. All contact with it is here."""
     import torch
-
-    from stages import params
     from stages.batches import Batches, fitting_micro_size
     from stages.checkpoint import Checkpoint
     from stages.ranks import Ranks
+
+    from stages import params
     from stages.train import Train, train
 
     section = params.load(str(PROJECT / "params.yaml"))["train"] | {"batch_size": size, "learning_rate": RATE}

@@ -1,12 +1,20 @@
-"""Run a stage: `python -m stages train`. A user's mistake ends it with status 2 and one line a fault."""
+"""Run a stage: `python -m stages train`. A user's mistake ends it with status 2 and one line per fault."""
 
 import os
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
-from importlib.util import find_spec
+from pathlib import Path
 
-from stages import params
+from stages import files
 from stages.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where only DVC's own lock keeps two runs apart
+    fcntl = None  # type: ignore[assignment]
 
 # The code paths that every x86-64 CPU has, on one thread. torch and NumPy read these once, when they load.
 PORTABLE = {
@@ -17,7 +25,7 @@ PORTABLE = {
     "OPENBLAS_CORETYPE": "Prescott",  # NumPy's matrix products, by which matplotlib places what it draws
 }
 
-# What srun of Slurm tells each of its tasks, by the names that torchrun has for it.
+# What Slurm's srun tells each of its tasks, under the names that torchrun uses.
 SLURM = {
     "RANK": "SLURM_PROCID",
     "LOCAL_RANK": "SLURM_LOCALID",
@@ -27,26 +35,77 @@ SLURM = {
 
 
 def run(stage: str) -> None:
-    """Read the params of a stage, choose the kernels, learn its rank, import the stage and run it."""
+    """Read params.yaml, choose the kernels, learn this process's rank, import the stage and run it.
+
+    A stage module has Params and run(params), and may have finish(), which is called last.
+    Raises UserError where the stage is running already, and where what it read changed while it ran: DVC, which looks
+    at params and deps after a stage has ended, would record the new ones with outputs computed from the old.
+    """
+    from stages import params  # late, so that a Python without the project's packages is told in one line
+
+    stages = sorted(path.parent.name for path in Path(__file__).parent.glob("*/stage.py"))
+    if stage not in stages:
+        raise UserError(f"python -m stages STAGE: must be one of {', '.join(stages)}, got {stage!r}")
     document = params.load("params.yaml")
     if document.get("kernels") != "native":
         os.environ.update(PORTABLE)
     if "RANK" not in os.environ and int(os.environ.get(SLURM["WORLD_SIZE"], "1")) > 1:
-        told = {name: os.environ[theirs] for name, theirs in SLURM.items()}
-        os.environ.update({"MASTER_PORT": "29500"} | told | os.environ)
-    module = import_module(f"stages.{stage}") if stage.isidentifier() and find_spec(f"stages.{stage}") else None
-    if not hasattr(module, "Params"):
-        raise UserError(f"python -m stages STAGE: must be a module of stages/ with Params and run(), got {stage!r}")
-    module.run(params.check("params.yaml", document, module.Params))
+        translated = {name: os.environ[slurm_name] for name, slurm_name in SLURM.items()}
+        os.environ.update({"MASTER_PORT": "29500"} | translated | os.environ)
+
+    writes = os.environ.get("RANK", "0") == "0"  # of several ranks, the first holds the lock and writes for all
+
+    module = import_module(f"stages.{stage}.stage")
+    files.watch(*(str(each.__file__) for name, each in sys.modules.items() if name.startswith("stages.")))
+    with alone(stage) if writes else nullcontext():
+        module.run(params.check("params.yaml", document, module.Params))
+        latest = params.load("params.yaml")
+        changed = [f"params.yaml: {name}" for name in module.Params.model_fields if latest.get(name) != document[name]]
+        if changed := changed + files.changed():
+            raise UserError(
+                "\n".join(f"{each}: changed while the stage ran: run `dvc repro` again" for each in changed)
+            )
+        if writes and hasattr(module, "finish"):
+            module.finish()
 
 
-def fault(error: BaseException) -> str | None:
-    """Return what to tell the user of an error, a line a fault; None where the error is a bug of ours."""
+@contextmanager
+def alone(stage: str) -> Iterator[None]:
+    """Keep other processes from running the stage in this folder. Raises UserError where one is running it already."""
+    path = Path(".lock", stage)
+    if fcntl is None:
+        yield
+        return
+    try:
+        path.parent.mkdir(exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}: fix this, then run `dvc repro`") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f"the stage {stage} is already running, as process {file.read()}: wait for it to end, or stop it"
+            ) from error
+        file.truncate(0)
+        file.write(f"{os.getpid()}")
+        file.flush()
+        yield
+
+
+def message_for_user(error: BaseException) -> str | None:
+    """Return what to tell the user about an error, one line per fault; None where the error is a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "memory" in str(error)):  # torch's own
+    if isinstance(error, ModuleNotFoundError) and not f"{error.name}".startswith("stages"):
+        return f"{sys.executable} has no module {error.name}: activate .venv, by which `dvc repro` finds its Python"
+    # torch raises RuntimeError where the CPU's memory is short, and a kind of it where a GPU's is.
+    scarce = isinstance(error, RuntimeError) and re.search("can't allocate memory|out of memory", str(error))
+    if isinstance(error, MemoryError) or scarce:
         knobs = "generate.points, network.hidden, train.micro_batch_size or train.epochs"
         return f"out of memory: lower {knobs}, or raise train.snapshot_every, in params.yaml"
     return None
@@ -56,9 +115,9 @@ if __name__ == "__main__":
     try:
         run(" ".join(sys.argv[1:]))
     except BaseException as error:
-        told = fault(error)
-        if told is None:
+        message = message_for_user(error)
+        if message is None:
             raise
         speaker = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
-        print(f"{speaker}{told}", file=sys.stderr)
+        print(f"{speaker}{message}", file=sys.stderr)
         sys.exit(2)

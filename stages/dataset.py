@@ -1,6 +1,11 @@
-"""The dataset contract: a file holds {"x": x, "y": y}, float32, (n, n_feature) and (n, n_output), n ≥ 1, all finite."""
+"""Points to train or test on, and the file that carries them from stage to stage.
+
+The file is torch.save's of a dict: x, float32 (n, n_feature); y, float32 (n, n_output); n ≥ 1; all finite; and
+noise_variance, a float, where the variance of the noise in y is known.
+"""
 
 import zipfile
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,18 +13,27 @@ from torch import Tensor
 from stages import files
 from stages.errors import UserError
 
-CHUNK = 1 << 20  # rows looked at together
+CHUNK_ROWS = 1 << 20  # checked at a time
 
 
-def write(path: str, x: Tensor, y: Tensor) -> None:
+class Dataset(NamedTuple):
+    """Points, on the CPU."""
+
+    x: Tensor  # float32 (n, n_feature)
+    y: Tensor  # float32 (n, n_output)
+    noise_variance: float | None = None  # in units of y²: no model's mean squared error is lower on average
+
+
+def write(path: str, dataset: Dataset) -> None:
     """Write a dataset. Raises UserError as `read` does, before anything is written."""
-    _check(path, {"x": x, "y": y})
-    with files.whole(path) as file:
-        torch.save({"x": x, "y": y}, file)
+    content = {name: value for name, value in dataset._asdict().items() if value is not None}
+    _check(path, content)
+    with files.writing(path) as file:
+        torch.save(content, file)
 
 
-def read(path: str) -> tuple[Tensor, Tensor]:
-    """Return x, float32 (n, n_feature), and y, float32 (n, n_output), mapped from the file rather than copied.
+def read(path: str) -> Dataset:
+    """Return the dataset in a file, mapped from the file rather than copied.
 
     Raises UserError where the file is missing or breaks the contract.
     """
@@ -27,31 +41,37 @@ def read(path: str) -> tuple[Tensor, Tensor]:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip():  # torch does not compare the checksums
                 raise ValueError
-        data = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    _check(path, data)
-    return data["x"], data["y"]
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    _check(path, content)
+    return Dataset(**content)
 
 
-def evenly(n: int, most: int) -> Tensor:
-    """Return at most `most` row numbers, int64, evenly spread over n rows, the first and the last among them."""
-    k = min(n, most)
+def evenly_spread(n: int, at_most: int) -> Tensor:
+    """Return at most so many row numbers, int64, evenly spread over n rows, the first and the last among them."""
+    k = min(n, at_most)
     return torch.arange(k) * (n - 1) // max(k - 1, 1)
 
 
-def _check(path: str, data: object) -> None:
-    if not (isinstance(data, dict) and data.keys() == {"x", "y"}):
-        raise UserError(f"{path}: must hold a dict of x and y")
-    for name, values in data.items():
+def _check(path: str, content: Any) -> None:
+    optional = {"noise_variance"}
+    if not (isinstance(content, dict) and content.keys() - optional == {"x", "y"}):
+        raise UserError(f"{path}: must hold a dict of x, y and, optionally, noise_variance")
+    for name in ("x", "y"):
+        values = content[name]
         if not (isinstance(values, Tensor) and values.dtype == torch.float32 and values.ndim == 2):
             raise UserError(f"{path}: {name} must be a float32 tensor of two dimensions, got {_kind(values)}")
         if values.numel() == 0:
             raise UserError(f"{path}: {name} must have at least one row and one column, got {_kind(values)}")
         if not (values.device.type == "cpu" and values.is_contiguous()):
             raise UserError(f"{path}: {name} must be contiguous, on the CPU")
-        if not all(chunk.isfinite().all() for chunk in values.split(CHUNK)):
+        if not all(chunk.isfinite().all() for chunk in values.split(CHUNK_ROWS)):
             raise UserError(f"{path}: {name} must be finite, got nan or inf")
-    if len(data["x"]) != len(data["y"]):
-        raise UserError(f"{path}: x and y must have as many rows, got {len(data['x'])} and {len(data['y'])}")
+    rows = len(content["x"]), len(content["y"])
+    if rows[0] != rows[1]:
+        raise UserError(f"{path}: x and y must have the same number of rows, got {rows[0]} and {rows[1]}")
+    variance = content.get("noise_variance", 0.0)
+    if not (isinstance(variance, float) and 0 <= variance < float("inf")):
+        raise UserError(f"{path}: noise_variance must be a finite float of at least 0, got {variance!r}")
 
 
 def _kind(value: object) -> str:

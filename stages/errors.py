@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: one line a fault, each with what is wrong, where, and what is accepted."""
+    """A mistake that the user can fix: one line per fault, each saying what is wrong, where, and what is accepted."""

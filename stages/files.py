@@ -2,12 +2,16 @@
 
 import io
 import os
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from stages.errors import UserError
+
+_watched: dict[str, tuple[int, ...]] = {}  # files that were read, and what they looked like then
 
 
 class _File(io.BufferedWriter):
@@ -15,7 +19,7 @@ class _File(io.BufferedWriter):
 
     failure: OSError | None = None
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -24,17 +28,18 @@ class _File(io.BufferedWriter):
 
 
 @contextmanager
-def whole(path: str, *, durable: bool = False) -> Iterator[BinaryIO]:
-    """Yield a file open for writing that takes the name path when the block ends, and vanishes where it fails.
+def writing(path: str, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """Yield a file to write to, which takes the name `path` when the block ends and vanishes where the block fails.
 
-    Its folder is made if need be. A durable file is on the disk, whatever happens next, once the block has ended.
+    Until then it has a name that no other writer has. Its folder is made if need be. A durable file is on the disk
+    once the block has ended, whatever happens next.
     Raises UserError where the system refuses: no space, no permission, a folder of that name.
     """
-    part = Path(f"{path}.part")
+    part = Path(f"{path}.{secrets.token_hex(4)}.part")
     file = None
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        with _File(io.FileIO(part, "w")) as file:
+        with _File(io.FileIO(part, "x")) as file:  # x: follows no link that somebody has put there
             yield file
             if durable:
                 file.flush()
@@ -44,22 +49,50 @@ def whole(path: str, *, durable: bool = False) -> Iterator[BinaryIO]:
         failure = error if isinstance(error, OSError) else file and file.failure
         if not failure:
             raise
-        raise UserError(f"{path}: cannot be written: {failure.strerror}: mend that, then `dvc repro`") from error
+        raise UserError(f"{path}: cannot be written: {failure.strerror}: fix this, then run `dvc repro`") from error
     finally:
-        with suppress(OSError):  # a disk that cannot be written on has no part of it
+        with suppress(OSError):  # a disk that cannot be written to has no part of it
             part.unlink()
 
 
 @contextmanager
 def reading(path: str, what: str) -> Iterator[None]:
-    """Turn whatever reading a file raises in the block into a UserError that names the file and what to do."""
+    """Turn whatever reading the file raises in the block into a UserError that names it and says what to do."""
     try:
+        regular(path)
+        watch(path)
         yield
     except (UserError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise UserError(f"{path}: is missing: run `dvc repro`") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}: mend that, then `dvc repro`") from error
-    except Exception as error:  # readers tell a damaged file in many ways
+        reason = error.strerror or error
+        raise UserError(f"{path}: cannot be read: {reason}: fix this, then run `dvc repro`") from error
+    except Exception as error:  # a damaged file makes readers raise all kinds of errors
         raise UserError(f"{path}: is not {what}, or is damaged: run `dvc repro`") from error
+
+
+def regular(path: str) -> None:
+    """Raise UserError where the path is a pipe or a device, which would be waited for, and OSError where it is none."""
+    mode = Path(path).stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder says so itself when it is opened
+        raise UserError(f"{path}: is not a regular file: fix this, then run `dvc repro`")
+
+
+def watch(*paths: str) -> None:
+    """Note what files look like that are read now, for `changed`."""
+    _watched.update((path, _identity(path)) for path in paths)
+
+
+def changed() -> list[str]:
+    """Return the paths of the watched files that are not what they were; every file of `reading` is watched."""
+    return [os.path.relpath(path) for path, identity in _watched.items() if _identity(path) != identity]
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -1,4 +1,4 @@
-"""The learning process as files: snapshots of the network's predictions (.npz) and the loss of every epoch (.csv)."""
+"""How the network learned, as files: snapshots of its predictions (.npz) and the loss of every epoch (.csv)."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +9,9 @@ from stages import files
 
 
 class Snapshots(NamedTuple):
-    """What the network predicted as it learned, at k epochs, on m of the training points."""
+    """What the network predicted as it learned, at k epochs, for m of the training points."""
 
-    epochs: np.ndarray  # int64 (k,): steps of the network's training so far, in epochs
+    epochs: np.ndarray  # int64 (k,): how many epochs of training came before
     losses: np.ndarray  # float64 (k,): mean loss over all training points
     x: np.ndarray  # float32 (m, n_feature)
     y: np.ndarray  # float32 (m, n_output)
@@ -20,7 +20,7 @@ class Snapshots(NamedTuple):
 
 def write_snapshots(path: str, snapshots: Snapshots) -> None:
     """Write the snapshots as an uncompressed npz, the same bytes every time."""
-    with files.whole(path) as file:
+    with files.writing(path) as file:
         np.savez(file, **snapshots._asdict())
 
 
@@ -38,7 +38,7 @@ def read_snapshots(path: str) -> Snapshots:
 
 def write_losses(path: str, losses: list[float]) -> None:
     """Write the mean loss of every epoch as a table of epoch and loss."""
-    with files.whole(path) as file:
+    with files.writing(path) as file:
         file.write(b"epoch,loss\n")
         file.writelines(b"%d,%.9g\n" % row for row in enumerate(losses))
 

@@ -1,6 +1,5 @@
 """The network: two fully connected layers with a ReLU between, written in both customary ways."""
 
-import math
 from collections import OrderedDict
 from typing import Annotated, Literal
 
@@ -44,15 +43,15 @@ def sequential(n_feature: int, n_hidden: int, n_output: int) -> nn.Sequential:
     )
 
 
-def build(style: str, n_feature: int, n_hidden: int, n_output: int) -> nn.Module:
-    """Return the network in the style `module` or `sequential`, on the CPU."""
-    return {"module": Net, "sequential": sequential}[style](n_feature, n_hidden, n_output)
+STYLES = {"module": Net, "sequential": sequential}
 
 
-@torch.no_grad()
-def initialise(net: nn.Module, generator: torch.Generator) -> None:
-    """Draw all weights and biases from U(-1/√fan_in, 1/√fan_in): what nn.Linear does, with a generator of one's own."""
-    for layer in (net.hidden, net.predict):
-        bound = 1 / math.sqrt(layer.in_features)
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        layer.bias.uniform_(-bound, bound, generator=generator)
+def build(style: str, n_feature: int, n_hidden: int, n_output: int, seed: int) -> nn.Module:
+    """Return the network in a style of STYLES, on the CPU.
+
+    Its layers draw their first weights as they do after `torch.manual_seed(seed)`: nn.Linear from
+    U(-1/√fan_in, 1/√fan_in). torch's global generator is left as it was.
+    """
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)
+        return STYLES[style](n_feature, n_hidden, n_output)

@@ -1,14 +1,16 @@
-"""Read params.yaml, as DVC reads it, into the schema of a stage; tell every fault at once."""
+"""Read params.yaml, as DVC reads it, into the schema of a stage; tell all its faults at once."""
 
-import json
+import pkgutil
 import re
 import reprlib
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
+import stages
 from stages.errors import UserError
 
 
@@ -52,11 +54,11 @@ def load(path: str) -> dict[str, Any]:
 def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
     """Return the sections of the document that the schema asks for.
 
-    Raises UserError with every fault in them, and every section that no stage knows, one a line:
+    Raises UserError with every fault in them, and every section that no stage knows, one per line:
     `params.yaml: train.epochs: must be greater than 0, got -3`.
     """
-    sections = json.loads(Path("params.schema.json").read_text(encoding="utf-8"))["properties"]
-    others = sections.keys() - schema.model_fields.keys()
+    # A section is named after the module of stages/ that it is for: those of other modules are theirs to check.
+    others = {module.name for module in pkgutil.iter_modules(stages.__path__)} - schema.model_fields.keys()
     try:
         return schema.model_validate({name: value for name, value in document.items() if name not in others})
     except ValidationError as error:
@@ -64,7 +66,7 @@ def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
         raise UserError("\n".join(faults)) from error
 
 
-def _describe(fault: dict[str, Any]) -> str:
+def _describe(fault: ErrorDetails) -> str:
     """Return pydantic's account of a fault in this project's words."""
     where = _one_line(".".join(map(str, fault["loc"])))
     rules = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stages import dataset, files, history, saved
+from stages import dataset, files, history, models
 from stages.errors import UserError
 from tests.conftest import ENVIRONMENT, PROJECT, Copy
 
@@ -18,8 +18,8 @@ SIZES = (1, 10, 1)
 READERS: dict[str, Callable[[str], object]] = {
     "data/train.pt": dataset.read,
     "data/test.pt": dataset.read,
-    "data/net.pkl": lambda path: saved.restore_net(path, *SIZES),
-    "data/net_params.pkl": lambda path: saved.restore_params(path, "module", *SIZES),
+    "data/net.pkl": lambda path: models.restore_net(path, *SIZES),
+    "data/net_params.pkl": lambda path: models.restore_params(path, "module", *SIZES),
     "data/history.npz": history.read_snapshots,
     "data/loss.csv": history.read_losses,
 }
@@ -78,21 +78,21 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_file(done: Copy) -> 
     before = content()
     for stage, limit in [("generate", 1000), ("train", 3000), ("plot", 9000), ("evaluate", 300)]:
         told = done.run("prlimit", f"--fsize={limit}", "python", "-m", "stages", stage, status=2)
-        assert re.fullmatch(r"data/[\w./]+: cannot be written: File too large: mend that, then `dvc repro`\n", told)
+        assert re.fullmatch(r"data/[\w./]+: cannot be written: File too large: fix this, then run `dvc repro`\n", told)
         assert content() == before
 
 
 def test_an_output_whose_name_a_folder_has_is_told(copy: Copy) -> None:
     (copy.path / "data/train.pt").mkdir()
     assert copy.stage("generate", status=2) == (
-        "data/train.pt: cannot be written: Is a directory: mend that, then `dvc repro`\n"
+        "data/train.pt: cannot be written: Is a directory: fix this, then run `dvc repro`\n"
     )
 
 
 def test_a_folder_whose_name_a_file_has_is_told(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
-    told = pytest.raises(UserError, match=r"data/x: cannot be written: File exists: mend that, then `dvc repro`$")
-    with told, files.whole(str(tmp_path / "data/x")):
+    told = pytest.raises(UserError, match=r"data/x: cannot be written: File exists: fix this, then run `dvc repro`$")
+    with told, files.writing(str(tmp_path / "data/x")):
         pass
 
 

@@ -10,10 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stages import dataset, params
+from stages.dataset import Dataset
 from stages.errors import UserError
-from stages.generate import Params as GenerateParams
-from stages.plot import Params as PlotParams
-from stages.train import Params as TrainParams
+from stages.generate.stage import Params as GenerateParams
+from stages.plot.stage import Params as PlotParams
+from stages.train.stage import Params as TrainParams
 from tests.conftest import PROJECT
 
 CASES = settings(
@@ -58,7 +59,7 @@ def test_fuzz_params_are_what_dvc_records_or_refused(tmp_path: Path, place: int,
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("points") / "train.pt"
-    dataset.write(str(path), torch.rand(50, 2), torch.rand(50, 1))
+    dataset.write(str(path), Dataset(torch.rand(50, 2), torch.rand(50, 1)))
     return path
 
 
@@ -71,7 +72,7 @@ def test_fuzz_a_dataset_with_mutated_bytes_is_refused_or_as_it_was(
     points: Path, edits: list[tuple[float, int]], cut: int
 ) -> None:
     content = bytearray(points.read_bytes())
-    x, y = dataset.read(str(points))
+    x, y, _ = dataset.read(str(points))
     for place, value in edits:
         content[int(place * len(content))] = value
     path = points.with_name("mutated.pt")

@@ -38,7 +38,8 @@ def test_a_hostile_environment_changes_no_byte(copy: Copy, trained: Copy) -> Non
 
 def test_native_kernels_leave_the_environment_alone(copy: Copy) -> None:
     code = "import os, sys; sys.argv[1:] = ['show']; import runpy; runpy.run_module('stages', run_name='__main__')"
-    (copy.path / "stages/show.py").write_text(
+    (copy.path / "stages/show").mkdir()
+    (copy.path / "stages/show/stage.py").write_text(
         "import os\nfrom stages.params import StageParams as Params\n"
         "def run(params): print(params.kernels, os.environ['OMP_NUM_THREADS'])\n"
     )
@@ -58,13 +59,13 @@ def test_a_users_mistake_ends_with_status_2_and_a_line_a_fault(copy: Copy) -> No
 @pytest.mark.parametrize("words", [[], ["trian"], ["network"], ["__main__"], ["os.path"], ["train", "plot"]])
 def test_what_is_no_stage_is_told(trained: Copy, words: list[str]) -> None:
     told = trained.run("python", "-m", "stages", *words, status=2)
-    assert (
-        told == f"python -m stages STAGE: must be a module of stages/ with Params and run(), got {' '.join(words)!r}\n"
-    )
+    stages = "evaluate, generate, plot, train"
+    assert told == f"python -m stages STAGE: must be one of {stages}, got {' '.join(words)!r}\n"
 
 
 def test_a_bug_keeps_its_traceback(copy: Copy) -> None:
-    (copy.path / "stages/broken.py").write_text(
+    (copy.path / "stages/broken").mkdir()
+    (copy.path / "stages/broken/stage.py").write_text(
         "from stages.params import StageParams as Params\ndef run(params): 1 / 0\n"
     )
     assert "Traceback" in copy.stage("broken", status=1)

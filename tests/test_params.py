@@ -7,8 +7,8 @@ from dvc.utils.serialize import load_yaml
 
 from stages import params
 from stages.errors import UserError
-from stages.plot import Params as PlotParams
-from stages.train import Params as TrainParams
+from stages.plot.stage import Params as PlotParams
+from stages.train.stage import Params as TrainParams
 from tests.conftest import PROJECT
 
 TEXT = (PROJECT / "params.yaml").read_text(encoding="utf-8")
@@ -164,7 +164,7 @@ def test_a_float_as_dvc_writes_it_is_a_float(tmp_path: Path) -> None:
 
 
 def test_the_ends_of_the_curve_must_be_in_order(tmp_path: Path) -> None:
-    from stages.generate import Params
+    from stages.generate.stage import Params
 
     told = faults(tmp_path, edited("  high: 1 ", "  high: -1 "), Params)
     assert told == ["params.yaml: generate.high: must be greater than generate.low (-1.0), got -1"]

@@ -2,7 +2,9 @@
 
 import ast
 import importlib
+import inspect
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from dvc.utils.serialize import load_yaml
 from pydantic import BaseModel
 
+from stages.params import StageParams
 from tests.conftest import PROJECT, Copy
 from tools import params_schema
 
@@ -18,26 +21,33 @@ STAGES = load_yaml(str(PROJECT / "dvc.yaml"))["stages"]
 PARAMS = load_yaml(str(PROJECT / "params.yaml"))
 
 
-def imports(path: str) -> set[str]:
-    """Return the modules of stages/ that a module imports, directly or not, itself among them."""
+def imported(path: str) -> set[str]:
+    """Return the modules that a module names in its imports: `torch`, `stages/files.py`."""
+    names = []
+    for node in ast.walk(ast.parse((PROJECT / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    ours = {f"{name.replace('.', '/')}.py" for name in names if name.split(".")[0] == "stages"}
+    others = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"stages"}
+    return {path for path in ours if (PROJECT / path).is_file()} | others
+
+
+def needs(path: str) -> set[str]:
+    """Return what a module imports, directly or not, itself among it."""
     found: set[str] = set()
-
-    def visit(path: str) -> None:
-        if path in found or not (PROJECT / path).is_file():
-            return
+    waiting = {path}
+    while waiting:
+        path = waiting.pop()
         found.add(path)
-        for node in ast.walk(ast.parse((PROJECT / path).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "stages":
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names if alias.name.startswith("stages.")]
-            else:
-                continue
-            for name in names:
-                visit(f"{name.replace('.', '/')}.py")
-
-    visit(path)
+        waiting |= imported(path) - found if path.endswith(".py") else set()
     return found
+
+
+def room(path: str) -> str:
+    """Return the folder of the stage that a module belongs to; the module itself where it is a shared one."""
+    return path if path.count("/") == 1 else path.rpartition("/")[0]
 
 
 def leaves(value: Any, prefix: str = "") -> Iterator[str]:
@@ -51,15 +61,60 @@ def leaves(value: Any, prefix: str = "") -> Iterator[str]:
         yield prefix
 
 
+def pinned(requirements: Path) -> set[str]:
+    """Return the import names of what a requirements file pins."""
+    lines = requirements.read_text(encoding="utf-8").splitlines()
+    names = {line.partition("==")[0].partition(".")[0] for line in lines if "==" in line}
+    return {{"pillow": "PIL"}.get(name, name) for name in names}
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_each_stage_depends_on_every_module_it_imports(stage: str) -> None:
+def test_each_stage_depends_on_its_folder_and_on_the_shared_files_and_pins_that_it_uses(stage: str) -> None:
+    used = needs("stages/__main__.py").union(*(needs(str(path)) for path in Path("stages", stage).glob("*.py")))
+    modules = {room(path) for path in used if path.endswith(".py")}
+    libraries = {path for path in used if not path.endswith(".py")} - {"pydantic_core"}  # a part of pydantic
+    pins = {path for path in Path("stages").rglob("requirements*.txt") if pinned(path) & libraries}
+    assert libraries <= set().union(*map(pinned, pins))
     declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")}
-    assert declared == imports("stages/__main__.py") | imports(f"stages/{stage}.py")
+    assert declared == modules | {str(pin) for pin in pins if pin.parent.name == "stages"}
+    assert {pin.parent.name for pin in pins} <= {"stages", stage}
+
+
+def test_each_room_is_a_stage_and_has_its_params_and_its_run() -> None:
+    assert {path.parent.name for path in Path("stages").glob("*/__init__.py")} == set(STAGES)
+    for stage in STAGES:
+        module = importlib.import_module(f"stages.{stage}.stage")
+        assert issubclass(module.Params, StageParams)
+        assert list(inspect.signature(module.run).parameters) == ["params"]
+
+
+def test_no_stage_imports_from_the_folder_of_another_and_no_shared_file_from_any() -> None:
+    for path in map(str, Path("stages").rglob("*.py")):
+        for used in filter(lambda used: used.count("/") == 2, imported(path)):
+            assert room(used) == room(path), f"{path} imports {used}"
+
+
+def test_a_file_beside_the_folders_is_used_by_several_of_them() -> None:
+    used = [needs(f"stages/{stage}/stage.py") for stage in STAGES]
+    for path in {str(path) for path in Path("stages").glob("*.py")} - {"stages/__init__.py", "stages/__main__.py"}:
+        assert sum(path in each for each in used) > 1, path
+
+
+def test_packages_hold_nothing() -> None:
+    assert not any(path.read_bytes() for path in Path("stages").rglob("__init__.py"))
+
+
+def test_tests_mirror_stages() -> None:
+    for folder in [".", *STAGES]:
+        modules = {path.name for path in Path("stages", folder).glob("*.py")}
+        tested = {path.name.removeprefix("test_") for path in Path("tests", folder).glob("test_*.py")}
+        across = {"pipeline.py", "faults.py", "fuzz.py", "main.py"} if folder == "." else set()
+        assert tested <= modules | across, folder
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_stage_declares_exactly_the_params_it_reads(stage: str) -> None:
-    schema = importlib.import_module(f"stages.{stage}").Params
+    schema = importlib.import_module(f"stages.{stage}.stage").Params
     declared = {name: PARAMS[name] for name in STAGES[stage]["params"]}
     assert set(leaves(declared)) == set(leaves(schema))
 
@@ -71,7 +126,7 @@ def test_each_file_a_stage_reads_or_writes_is_declared() -> None:
             for kind in ("outs", "metrics", "plots")
             for out in declared.get(kind, [])
         ]
-        named = set(re.findall(r'"(data/[\w./]+)"', (PROJECT / f"stages/{stage}.py").read_text(encoding="utf-8")))
+        named = set(re.findall(r'"(data/[\w./]+)"', (PROJECT / f"stages/{stage}/stage.py").read_text(encoding="utf-8")))
         declared_files = {name for name in [*declared["deps"], *outs] if name.startswith("data/")}
         assert {name for name in named if not name.startswith("data/plots/")} == declared_files - {"data/plots"}
 
@@ -109,11 +164,29 @@ def test_what_reruns_after_each_kind_of_change(done: Copy) -> None:
     assert copy.read("dvc.lock") == lock
 
 
-def test_editing_a_stage_reruns_it_and_what_depends_on_it(done: Copy) -> None:
-    for module, stages in {"plot": ["plot"], "evaluate": ["evaluate"]}.items():
-        path = done.path / f"stages/{module}.py"
-        path.write_text(path.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
-        assert done.repro() == stages
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("stages/plot/pictures.py", ["plot"]),
+        ("stages/evaluate/metrics.py", ["evaluate"]),
+        ("stages/history.py", ["train", "plot"]),
+        ("stages/network.py", ["train", "evaluate"]),
+        ("stages/plot/requirements.txt", ["plot"]),
+        ("stages/requirements-torch.txt", ["generate", "train", "evaluate"]),
+        ("stages/__main__.py", ["generate", "train", "plot", "evaluate"]),
+        ("requirements.txt", []),
+        ("stages/plot/.pictures.py.swp", []),
+        ("stages/plot/#pictures.py#", []),
+        ("stages/plot/pictures.py~", []),
+        ("stages/plot/__pycache__/pictures.cpython-311.pyc", []),
+    ],
+)
+def test_an_edit_reruns_exactly_the_stages_that_use_what_was_edited(done: Copy, name: str, stages: list[str]) -> None:
+    path = done.path / name
+    path.parent.mkdir(exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("# edited\n")
+    assert done.repro() == stages
 
 
 def test_metrics_params_and_experiments_can_be_compared(done: Copy) -> None:

@@ -4,6 +4,7 @@ import importlib
 import json
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 from pydantic import create_model
 
@@ -13,10 +14,11 @@ from stages.params import StageParams
 
 def text() -> str:
     """Return the JSON schema of all that the stages read of params.yaml."""
-    names = [found.name for found in pkgutil.iter_modules(stages.__path__) if found.name != "__main__"]
-    modules = [importlib.import_module(f"stages.{name}") for name in names]
-    schemas = [module.Params for module in modules if hasattr(module, "Params")]
-    sections = {name: (field.annotation, ...) for schema in schemas for name, field in schema.model_fields.items()}
+    names = [module.name for module in pkgutil.iter_modules(stages.__path__) if module.ispkg]
+    schemas = [importlib.import_module(f"stages.{name}.stage").Params for name in names]
+    sections: dict[str, Any] = {
+        name: (field.annotation, ...) for schema in schemas for name, field in schema.model_fields.items()
+    }
     schema = create_model("params.yaml", __base__=StageParams, **sections).model_json_schema()
     return json.dumps(schema, indent=2) + "\n"
 

@@ -1,0 +1,127 @@
+"""The checkpoint that an interrupted training resumes from.
+
+It lies in .checkpoint/, which neither git nor DVC looks at, from a few seconds into a training until its outputs are
+written. It resumes only a training that would come to the same state, bit by bit: its fingerprint tells.
+"""
+
+import hashlib
+import io
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from stages import files
+from stages.errors import UserError
+from stages.train.ranks import Ranks
+
+PATH = ".checkpoint/train"
+INTERVAL = 5.0  # seconds from one checkpoint to the next, at least
+DIGEST_BYTES = hashlib.blake2b().digest_size
+
+
+def digest(path: str) -> str:
+    """Return a digest of a file's bytes."""
+    hashed = hashlib.blake2b()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(1 << 20):
+            hashed.update(chunk)
+    return hashed.hexdigest()
+
+
+def fingerprint(kernels: str, sections: dict[str, dict[str, Any]], ranks: Ranks) -> dict[str, str]:
+    """Return what decides which bits a training computes, by name: params, data, code and machine."""
+    code = sorted(
+        module.__file__ for name, module in sys.modules.items() if name.startswith("stages.") and module.__file__
+    )
+    return {
+        **{f"{name}.{key}": repr(value) for name, section in sections.items() for key, value in section.items()},
+        "data/train.pt": digest("data/train.pt"),
+        "code": " ".join(map(digest, code)),
+        "torch": str(torch.__version__),
+        "kernels": f"{kernels}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "number of ranks": f"{ranks.size} on {ranks.device.type}",
+    }
+
+
+class Checkpoint:
+    """Keeps the state of a training, any objects with state_dict() and load_state_dict(), in a file."""
+
+    def __init__(self, fingerprint: dict[str, str], ranks: Ranks) -> None:
+        self.fingerprint, self.ranks = fingerprint, ranks
+        self.stopped = False
+        self.due = time.monotonic() + INTERVAL
+
+    @contextmanager
+    def on_stop(self) -> Iterator[None]:
+        """Take note of Ctrl-C and SIGTERM in the block, rather than end at once: `save_if_due` then saves and ends."""
+
+        def note(*_: object) -> None:
+            self.stopped = True
+
+        former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+
+    def save_if_due(self, progress: str, **parts: Any) -> None:
+        """Save the state if that is due. Raises UserError, once it is saved, where the user asked to stop."""
+        if self.ranks.rank > 0 or not (self.stopped or time.monotonic() > self.due):
+            return
+        began = time.monotonic()
+        state = {name: part.state_dict() for name, part in parts.items()}
+        body = io.BytesIO()
+        torch.save({"fingerprint": self.fingerprint, **state}, body)
+        with files.writing(PATH, durable=True) as file:
+            file.write(hashlib.blake2b(body.getbuffer()).digest() + body.getbuffer())
+        ended = time.monotonic()
+        self.due = ended + max(INTERVAL, 20 * (ended - began))  # a large state less often: for 5% of the time at most
+        if self.stopped:
+            raise UserError(f"stopped at {progress}; `dvc repro` resumes from there")
+
+    def restore(self, **parts: Any) -> None:
+        """Go back to the saved state if there is one that fits this training; say so, or why not."""
+        body = self.ranks.broadcast(self._fitting() if self.ranks.rank == 0 else b"")
+        if body:
+            state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+
+    def _fitting(self) -> bytes:
+        """Return the saved state, or nothing where there is none that fits this training."""
+        try:
+            content = Path(PATH).read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            return _from_scratch(f"cannot be read: {error.strerror}")
+        saved, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if hashlib.blake2b(body).digest() != saved:
+            return _from_scratch("is damaged")
+        theirs = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)["fingerprint"]
+        others = [name for name, value in self.fingerprint.items() if theirs.get(name) != value]
+        if others:
+            return _from_scratch(f"belongs to a run with different {', '.join(others)}")
+        tqdm.write(f"Resuming from the checkpoint {PATH}", file=sys.stderr)
+        return body
+
+
+def remove() -> None:
+    """Remove the saved state, if there is one; where the system refuses, say so and leave it."""
+    try:
+        Path(PATH).unlink(missing_ok=True)
+    except OSError as error:
+        tqdm.write(f"The checkpoint {PATH} cannot be removed: {error.strerror}", file=sys.stderr)
+
+
+def _from_scratch(why: str) -> bytes:
+    tqdm.write(f"Starting from scratch: the checkpoint {PATH} {why}", file=sys.stderr)
+    return b""

@@ -1,0 +1,25 @@
+"""Where training runs."""
+
+import os
+
+import torch
+
+from stages.errors import UserError
+
+
+def choose(name: str) -> torch.device:
+    """Return the device of that name; `auto` is an accelerator if there is one, or else the CPU.
+
+    Where several ranks share a machine, each has a GPU of its own under `cuda` and `auto`.
+
+    Raises UserError, with the devices that are available, where that one is not.
+    """
+    accelerators = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    accelerators += ["mps"] if torch.backends.mps.is_available() else []
+    available = ["cpu", *accelerators]
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    fastest = accelerators or available
+    wanted = {"auto": fastest[local_rank % len(fastest)], "cuda": f"cuda:{local_rank}"}.get(name, name)
+    if wanted not in available:
+        raise UserError(f"params.yaml: train.device: {name} is not available; available: {', '.join(available)}")
+    return torch.device(wanted)

@@ -1,0 +1,101 @@
+"""What is recorded while the network learns: the loss of every epoch, and its predictions every few epochs."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stages import dataset
+from stages.errors import UserError
+from stages.history import Snapshots
+
+SNAPSHOT_ROWS = 1000  # training points, at most, that the pictures show
+PENDING_LOSSES = 32  # kept as tensors of their own before they are stored together
+
+
+class Record:
+    """Losses and snapshots. They stay on the device until `settle`, since to fetch a loss is to wait for its step.
+
+    They go to room made for them at the start: many small tensors made between steps, and kept, would split the memory
+    that malloc has at hand for micro-batches, which would then take ever more.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, epochs: int, snapshot_every: int) -> None:
+        rows = dataset.evenly_spread(len(x), SNAPSHOT_ROWS).to(x.device)
+        self.x, self.y = x[rows], y[rows]  # (m, n_feature), (m, n_output)
+        self.epochs = epochs
+        self.snapshot_epochs = np.append(np.arange(0, epochs, snapshot_every), epochs)  # int64 (k,)
+        self.predictions = y.new_empty(len(self.snapshot_epochs), *self.y.shape)  # (k, m, n_output)
+        self.snapshots_taken = 0
+        self.losses = y.new_empty(epochs + 2)  # of each epoch, after the last, and of the current epoch
+        self.pending: list[Tensor] = []  # losses of the latest epochs that are not in self.losses yet
+        self.zero = y.new_zeros(())
+        self.epoch_loss = self.zero  # of the current epoch, so far
+        self.steps = 0  # in the current epoch
+        self.epoch = 0  # the current one, counted from 0
+        self.settled = 0  # epochs whose loss is known to be finite
+        self.latest = math.nan  # loss of the last of those
+
+    def add(self, loss: Tensor, weight: float) -> None:
+        """Record the loss of a step, which has this weight in its epoch."""
+        self.epoch_loss = loss if weight == 1 else torch.add(self.epoch_loss, loss, alpha=weight)
+        self.steps += 1
+
+    def end_epoch(self) -> None:
+        """Record that the current epoch is over."""
+        self.pending.append(self.epoch_loss)
+        self.epoch_loss, self.steps, self.epoch = self.zero, 0, self.epoch + 1
+        if len(self.pending) == PENDING_LOSSES:
+            self._store()
+
+    def snap(self, net: nn.Module) -> None:
+        """Take a snapshot of the network, as it is before the next step, if one is due."""
+        if self.epoch == self.snapshot_epochs[self.snapshots_taken]:
+            with torch.no_grad():
+                self.predictions[self.snapshots_taken] = net(self.x)
+            self.snapshots_taken += 1
+
+    def settle(self) -> None:
+        """Wait for all losses so far. Raises UserError at the first that is not finite."""
+        self._store()
+        losses = self.losses[self.settled : self.epoch + 1].tolist()
+        for epoch, loss in enumerate(losses, start=self.settled):
+            if not math.isfinite(loss):
+                raise UserError(f"the loss is {loss} at epoch {epoch}: lower train.learning_rate")
+        if self.epoch > self.settled:
+            self.latest = losses[-2]
+        self.settled = self.epoch
+
+    def epoch_losses(self) -> list[float]:
+        """Return the mean loss of every epoch, each before its steps."""
+        return self.losses[: self.epochs].tolist()
+
+    def snapshots(self) -> Snapshots:
+        """Return the snapshots, each with the loss of the epoch that begins with it."""
+        losses, *arrays = (values.cpu().numpy() for values in (self.losses, self.x, self.y, self.predictions))
+        return Snapshots(self.snapshot_epochs, losses[self.snapshot_epochs].astype(np.float64), *arrays)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is recorded so far, settled, for `load_state_dict`."""
+        self.settle()
+        return {
+            "losses": self.losses[: self.epoch + 1].clone(),  # else the room still empty would be saved too
+            "predictions": self.predictions[: self.snapshots_taken].clone(),
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what was recorded."""
+        self.epoch, self.steps = len(state["losses"]) - 1, state["steps"]
+        self.snapshots_taken = len(state["predictions"])
+        self.losses[: self.epoch + 1] = state["losses"]
+        self.epoch_loss = self.losses[self.epoch]
+        self.predictions[: self.snapshots_taken] = state["predictions"]
+        self.settle()
+
+    def _store(self) -> None:
+        values = torch.stack([*self.pending, self.epoch_loss])
+        self.losses[self.epoch - len(self.pending) : self.epoch + 1] = values
+        self.pending.clear()

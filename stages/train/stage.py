@@ -1,0 +1,104 @@
+"""Train the network by gradient descent and record how it learns.
+
+data/train.pt → data/net.pkl (the whole module), data/net_params.pkl (its state dict), data/loss.csv, data/history.npz.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, JsonValue
+from torch import Tensor, nn
+
+from stages import dataset, history, models, network
+from stages.network import Network
+from stages.params import Exact, Section, StageParams
+from stages.train import checkpoint, device
+from stages.train.batches import Batches, fitting_micro_size, keep_freed_memory
+from stages.train.checkpoint import Checkpoint, fingerprint
+from stages.train.loop import LossFunction, descend
+from stages.train.optimizer import OptimizerName, new_optimizer, rehearse
+from stages.train.parallel import everywhere
+from stages.train.progress import progress
+from stages.train.ranks import Ranks, joined
+from stages.train.record import Record
+
+
+class Train(Section):
+    """The section `train` of params.yaml."""
+
+    launcher: Annotated[str, Field(min_length=1)]
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?|mps|auto)$")]
+    epochs: Annotated[int, Field(gt=0, lt=2**31)]
+    batch_size: Annotated[int, Field(gt=0)] | None
+    micro_batch_size: Annotated[int, Field(gt=0)] | None
+    learning_rate: Annotated[float, Field(gt=0), Exact]
+    optimizer: OptimizerName
+    optimizer_options: dict[str, JsonValue]
+    loss: Literal["MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"]
+    snapshot_every: Annotated[int, Field(gt=0, lt=2**31)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Params(StageParams):
+    """What this stage reads of params.yaml."""
+
+    network: Network
+    train: Train
+
+
+def train(net: nn.Module, batches: Batches, settings: Train, ranks: Ranks, checkpoint: Checkpoint) -> Record:
+    """Train the network in place and return how it learned."""
+    keep_freed_memory()
+    loss_function = getattr(nn, settings.loss)()
+    recipe = settings.optimizer, net, settings.learning_rate, settings.optimizer_options
+    rehearse(*recipe, loss_function, batches.x[:1], batches.y[:1])
+    optimizer = new_optimizer(*recipe)
+    record = Record(batches.x, batches.y, settings.epochs, settings.snapshot_every)
+    checkpoint.restore(net=net, optimizer=optimizer, record=record)
+    with (
+        everywhere(net, loss_function, ranks, batches.x.device) as compute,
+        progress(record, checkpoint, silent=ranks.rank > 0, net=net, optimizer=optimizer) as after_step,
+    ):
+        for epoch in range(record.epoch, settings.epochs):
+            record.snap(net)
+            for batch, loss in descend(optimizer, batches.epoch(epoch, skip=record.steps), compute):
+                record.add(loss, batch.weight)
+                after_step()
+            record.end_epoch()
+        record.snap(net)
+        record.add(compute(mean_loss, batches.full), weight=1)
+        record.end_epoch()
+    return record
+
+
+@torch.no_grad()
+def mean_loss(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
+    """Return the loss at x, (n, n_feature), and y, (n, n_output), a scalar; compute no gradient."""
+    return loss_function(net(x), y)
+
+
+def run(params: Params) -> None:
+    """Read the points, train, write the network both ways and the record of its training."""
+    settings, hidden = params.train, params.network.hidden
+    place = device.choose(settings.device)
+    points = dataset.read("data/train.pt")
+    x, y = points.x.to(place), points.y.to(place)
+    net = network.build(params.network.style, x.shape[1], hidden, y.shape[1], settings.seed).to(place)
+    micro_size = settings.micro_batch_size or fitting_micro_size(place, x.shape[1] + hidden + y.shape[1])
+    with joined(place) as ranks:
+        batches = Batches(x, y, settings.batch_size, micro_size, ranks, settings.seed)
+        decisive = params.model_dump(include={"network": True, "train": True}, exclude={"train": {"launcher"}})
+        resumable = Checkpoint(fingerprint(params.kernels, decisive, ranks), ranks)
+        record = train(net, batches, settings, ranks, resumable)
+    if ranks.rank > 0:
+        return
+
+    models.save_net("data/net.pkl", net.cpu())
+    models.save_params("data/net_params.pkl", net)
+    history.write_losses("data/loss.csv", record.epoch_losses())
+    history.write_snapshots("data/history.npz", record.snapshots())
+
+
+def finish() -> None:
+    """Remove the checkpoint, which is kept until it is known that nothing that the stage read has changed."""
+    checkpoint.remove()

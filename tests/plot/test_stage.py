@@ -1,0 +1,125 @@
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image, ImageSequence
+
+from stages import history
+from stages.errors import UserError
+from stages.history import Snapshots
+from stages.plot import pictures
+from stages.plot import stage as plot
+from tests.conftest import PROJECT
+
+RED = (255, 0, 0)
+
+
+def snapshots(n_feature: int = 1, n_output: int = 1, scale: float = 1.0) -> Snapshots:
+    """Return four snapshots of a line that bends into a parabola, on points in no order."""
+    random = np.random.default_rng(0)
+    x = random.uniform(-1, 1, (60, n_feature)).astype("f4")
+    y = np.repeat(x[:, :1] ** 2, n_output, axis=1) * scale
+    predictions = np.stack([y * bend for bend in (0, 0.3, 0.6, 1)])
+    return Snapshots(np.array([0, 10, 20, 25]), np.array([0.5, 0.1, 0.01, 0.001]), x, y, predictions)
+
+
+@pytest.fixture
+def plotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    history.write_snapshots("data/history.npz", snapshots())
+    history.write_losses("data/loss.csv", [0.5 / epoch for epoch in range(1, 26)])
+    plot.run(plot.Params(kernels="portable", plot=plot.Plot(dpi=50, frame_seconds=0.25)))
+    return tmp_path / "data/plots"
+
+
+def test_the_pictures_are_named_after_their_epochs(plotted: Path) -> None:
+    names = sorted(str(path.relative_to(plotted)) for path in plotted.rglob("*.*"))
+    learning = [f"learning/{epoch}.png" for epoch in (0, 10, 20, 25)]
+    assert names == sorted(["data.png", "loss.png", "learning.gif", *learning])
+
+
+def test_the_pictures_have_the_size_that_the_dpi_gives(plotted: Path) -> None:
+    for path in plotted.rglob("*.*"):
+        with Image.open(path) as picture:
+            assert picture.size == (320, 240)
+
+
+def test_the_animation_shows_each_picture_for_its_time_in_its_colours(plotted: Path) -> None:
+    with Image.open(plotted / "learning.gif") as animation:
+        frames = [(frame.info["duration"], frame.convert("RGB")) for frame in ImageSequence.Iterator(animation)]
+        assert animation.info["loop"] == 0
+    assert [duration for duration, _ in frames] == [250] * 4
+    for epoch, (_, frame) in zip((0, 10, 20, 25), frames, strict=True):
+        with Image.open(plotted / f"learning/{epoch}.png") as png:
+            picture = np.asarray(png.convert("RGB"), dtype=int)
+        difference = np.abs(np.asarray(frame, dtype=int) - picture)
+        assert difference.mean() < 0.5
+        for colour in (RED, (255, 255, 255), (31, 119, 180)):
+            exact = (picture == colour).all(axis=2)
+            assert exact.any()
+            assert difference[exact].max() <= 1
+
+
+def test_a_picture_is_what_drawing_everything_anew_gives() -> None:
+    shown = snapshots()
+    drawn = list(pictures.draw_learning(shown, dpi=100))
+    order = np.argsort(shown.x[:, 0])
+    for loss, prediction, picture in zip(shown.losses, shown.predictions, drawn, strict=True):
+        figure = Figure(dpi=100)
+        axes = figure.add_subplot(title="Learning", xlabel="x", ylabel="y")
+        axes.plot(shown.x[order, 0], shown.y[order, 0], "o")
+        axes.set(xlim=axes.get_xlim(), ylim=pictures.y_limits(shown.y, shown.predictions))
+        axes.plot(shown.x[order, 0], prediction[order, 0], "r-", linewidth=5)
+        text = axes.text(
+            np.ptp(shown.x) * 0.75 + shown.x.min(), 0, f"Loss={loss:.4f}", color="red", size=20, ha="center"
+        )
+        text.set_path_effects([pictures.HALO])
+        file = io.BytesIO()
+        figure.savefig(file)
+        expected = np.asarray(Image.open(file).convert("RGB"), dtype=int)
+        difference = np.abs(np.asarray(picture.convert("RGB"), dtype=int) - expected)
+        assert difference.mean() < 0.2
+        assert np.quantile(difference, 0.995) <= 10  # the rest are blends of three colours, at the edges of the line
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
+@pytest.mark.parametrize(("n_feature", "n_output"), [(1, 1), (2, 3)])
+def test_nothing_red_is_cut_off(scale: float, n_feature: int, n_output: int) -> None:
+    for picture in pictures.draw_learning(snapshots(n_feature, n_output, scale), dpi=60):
+        red = (np.asarray(picture.convert("RGB")) == RED).all(axis=2)
+        assert red.any()
+        assert not red[[0, -1]].any()
+        assert not red[:, [0, -1]].any()
+
+
+def test_limits_hold_all_but_predictions_far_off() -> None:
+    y = np.array([[0.0], [1.0]])
+    assert pictures.y_limits(y, np.array([0.2, 0.5])) == (-0.05, 1.05)
+    assert pictures.y_limits(y, np.array([-0.5, 1.5])) == (-0.55, 1.55)
+    assert pictures.y_limits(y, np.array([-1e9, 1e9])) == (-1.05, 2.05)
+
+
+def test_the_users_own_matplotlib_style_changes_nothing(plotted: Path) -> None:
+    before = (plotted / "loss.png").read_bytes()
+    (plotted.parents[1] / "matplotlibrc").write_text("figure.facecolor: black\nfont.size: 30\n")
+    code = (
+        "from stages.plot import stage; "
+        "stage.run(stage.Params(kernels='portable', plot=stage.Plot(dpi=50, frame_seconds=0.25)))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=plotted.parents[1], env={"PYTHONPATH": str(PROJECT)}, check=True)
+    assert (plotted / "loss.png").read_bytes() == before
+
+
+def test_a_loss_table_of_other_epochs_than_the_history_is_told(plotted: Path) -> None:
+    history.write_losses("data/loss.csv", [0.5] * 24)
+    with pytest.raises(UserError, match="^data/loss.csv: must have 25 epochs, got 24: run `dvc repro`$"):
+        plot.run(plot.Params(kernels="portable", plot=plot.Plot(dpi=50, frame_seconds=0.25)))
+
+
+def test_plotting_imports_no_torch() -> None:
+    code = "import sys, stages.plot.stage; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)

@@ -1,0 +1,251 @@
+"""Restoring networks, from our own files and from a stranger's."""
+
+import builtins
+import functools
+import io
+import os
+import pickle
+import subprocess
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from stages import models, network
+from stages.errors import UserError
+from stages.network import Net
+
+SIZES = (2, 10, 3)
+STYLES = ("module", "sequential")
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def bytes_of(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def new(style: str = "module", sizes: tuple[int, int, int] = SIZES) -> nn.Module:
+    return network.build(style, *sizes, seed=0)
+
+
+def stepped(net: nn.Module) -> nn.Module:
+    """Return the network after a step of training, with gradients."""
+    net(torch.rand(5, SIZES[0])).sum().backward()
+    torch.optim.Adam(net.parameters()).step()
+    return net
+
+
+@pytest.mark.parametrize("built", STYLES)
+@pytest.mark.parametrize("style", STYLES)
+def test_either_style_restores_both_ways_and_its_state_dict_into_the_other(style: str, built: str) -> None:
+    net = stepped(new(style))
+    torch.save(net, "net.pkl")  # by path: another name in the archive
+    Path("net_params.pkl").write_bytes(bytes_of(net.state_dict()))
+    x = torch.rand(20, SIZES[0])
+    whole = models.restore_net("net.pkl", *SIZES)
+    assert type(whole) is type(net)
+    assert torch.equal(whole(x), net(x))
+    assert torch.equal(models.restore_params("net_params.pkl", built, *SIZES)(x), net(x))
+    torch.save(whole, "again.pkl")
+    assert torch.equal(models.restore_net("again.pkl", *SIZES)(x), net(x))
+
+
+class Call:
+    """A pickle of this calls a function when it is loaded."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return self.call
+
+
+class State:
+    """A pickle of this makes an object of an allowed class, by calling it or not, and sets a state of our choice."""
+
+    def __init__(self, kind: type, arguments: tuple[Any, ...], state: Any) -> None:
+        self.reduced = kind, arguments, state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.reduced
+
+
+def altered(change: Callable[[nn.Module], object], style: str = "module") -> nn.Module:
+    net = new(style)
+    change(net)
+    return net
+
+
+def with_state(**changes: Any) -> State:
+    return State(Net, SIZES, new().__dict__ | changes)
+
+
+TRAP = ("touch", "trap")
+HOSTILE: dict[str, Callable[[], object]] = {
+    "os.system": lambda: Call(os.system, " ".join(TRAP)),
+    "subprocess": lambda: Call(subprocess.run, TRAP),
+    "eval": lambda: Call(builtins.eval, "open('trap', 'w')"),
+    "exec": lambda: Call(builtins.exec, "open('trap', 'w')"),
+    "torch.load": lambda: Call(torch.load, "other.pkl"),
+    "partial": lambda: Call(functools.partial(os.system, " ".join(TRAP))),
+    "getattr": lambda: Call(builtins.getattr, "text", "upper"),
+    "nested in a state dict": lambda: OrderedDict(new().state_dict(), bias=Call(os.system, " ".join(TRAP))),
+    "nested in a network": lambda: altered(lambda net: setattr(net, "extra", Call(os.system, " ".join(TRAP)))),
+    "absurd sizes": lambda: Call(Net, 1, 200_000_000, 1),
+    "absurd layer": lambda: Call(nn.Linear, 100_000, 100_000),
+    "absurd bytes": lambda: Call(bytearray, 10**11),
+    "absurd view": lambda: new().state_dict() | {"hidden.weight": torch.zeros(1).expand(10**12)},
+    "called with the right sizes": lambda: Call(Net, *SIZES),
+    "state of a wrong type": lambda: State(Net, SIZES, [1, 2]),
+    "modules of a wrong type": lambda: with_state(_modules={"hidden": 1}),
+    "forward hook": lambda: altered(lambda net: net.register_forward_hook(print)),
+    "forward hook of ours": lambda: with_state(_forward_hooks=OrderedDict({0: nn.ReLU()})),
+    "forward pre-hook of ours": lambda: with_state(_forward_pre_hooks=OrderedDict({0: nn.ReLU()})),
+    "hook of a layer": lambda: altered(lambda net: net.hidden._forward_hooks.update({0: nn.ReLU()})),
+    "forward that shadows": lambda: with_state(forward=nn.ReLU()),
+    "forward of a layer that shadows": lambda: altered(lambda net: net.hidden.__dict__.update(forward=nn.ReLU())),
+    "extra attribute": lambda: with_state(extra=1),
+    "missing attribute": lambda: State(Net, SIZES, {k: v for k, v in new().__dict__.items() if k != "_buffers"}),
+    "missing layer": lambda: altered(lambda net: net._modules.pop("hidden")),
+    "extra layer": lambda: altered(lambda net: net.add_module("more", nn.Linear(1, 1))),
+    "another layer": lambda: altered(lambda net: setattr(net, "hidden", nn.ReLU())),
+    "layers in another order": lambda: nn.Sequential(
+        OrderedDict(hidden=nn.Linear(2, 10), predict=nn.Linear(10, 3), relu=nn.ReLU())
+    ),
+    "layer of another width": lambda: altered(lambda net: setattr(net, "hidden", nn.Linear(2, 11))),
+    "layer that tells another width": lambda: altered(lambda net: setattr(net.hidden, "in_features", 3)),
+    "network of another width": lambda: new(sizes=(2, 11, 3)),
+    "no bias": lambda: altered(lambda net: setattr(net, "hidden", nn.Linear(2, 10, bias=False))),
+    "float64": lambda: new().double(),
+    "frozen": lambda: new().requires_grad_(False),
+    "transposed strides": lambda: altered(lambda net: setattr(net.hidden, "weight", nn.Parameter(torch.rand(2, 10).T))),
+    "nan": lambda: altered(lambda net: nn.init.constant_(net.hidden.bias, torch.nan)),
+    "inf": lambda: altered(lambda net: nn.init.constant_(net.hidden.bias, torch.inf)),
+    "evaluation mode": lambda: new().eval(),
+    "other object": lambda: {"hidden.weight": 1},
+    "state dict of another width": lambda: new(sizes=(2, 11, 3)).state_dict(),
+    "state dict of a plain Sequential": lambda: nn.Sequential(
+        nn.Linear(2, 10), nn.ReLU(), nn.Linear(10, 3)
+    ).state_dict(),
+    "state dict with one tensor more": lambda: OrderedDict(new().state_dict(), more=torch.zeros(1)),
+}
+
+
+def refused(content: bytes) -> None:
+    """Assert that both readers refuse the file in one line."""
+    Path("model.pkl").write_bytes(content)
+    for restore in (models.restore_net, functools.partial(models.restore_params, style="module")):
+        with pytest.raises(UserError, match=r"^model.pkl: (is|does) not [^\n]*: run `dvc repro( --force train)?`$"):
+            restore("model.pkl", n_feature=SIZES[0], n_hidden=SIZES[1], n_output=SIZES[2])
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_no_network_of_ours_is_refused_and_nothing_of_it_runs(name: str) -> None:
+    refused(bytes_of(HOSTILE[name]()))
+    assert not Path("trap").exists()
+
+
+def test_a_network_is_no_state_dict_and_the_other_way_round() -> None:
+    Path("net.pkl").write_bytes(bytes_of(new()))
+    Path("net_params.pkl").write_bytes(bytes_of(new().state_dict()))
+    with pytest.raises(UserError, match="does not hold the network"):
+        models.restore_net("net_params.pkl", *SIZES)
+    with pytest.raises(UserError, match="does not hold the network"):
+        models.restore_params("net.pkl", "module", *SIZES)
+
+
+def rezipped(*, compress: int = zipfile.ZIP_STORED, rename: dict[str, str] | None = None, **more: bytes) -> bytes:
+    """Return an archive of our network, written anew with changes."""
+    source, target = zipfile.ZipFile(io.BytesIO(bytes_of(new()))), io.BytesIO()
+    with source, zipfile.ZipFile(target, "w", compress) as archive:
+        for name in source.namelist():
+            archive.writestr((rename or {}).get(name, name), source.read(name))
+        for name, data in more.items():
+            archive.writestr(name, data)
+    return target.getvalue()
+
+
+def test_a_plainly_rezipped_archive_of_ours_is_ours() -> None:
+    Path("model.pkl").write_bytes(rezipped())
+    assert isinstance(models.restore_net("model.pkl", *SIZES), Net)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a zip",
+        pickle.dumps(Call(os.system, "touch trap")),
+        rezipped(compress=zipfile.ZIP_DEFLATED),
+        rezipped(**{"archive/bomb": b"\0" * 10**8}),
+        rezipped(**{"../../trap": b"x"}),
+        rezipped(**{"/trap": b"x"}),
+        rezipped(rename={"archive/data/0": "archive/../data/0"}),
+        bytes_of(new()) + bytes(10**5),
+    ],
+    ids=["empty", "text", "bare pickle", "deflated", "bomb", "traversal", "absolute", "renamed", "tail"],
+)
+def test_archives_that_are_not_as_torch_writes_them_are_refused(content: bytes) -> None:
+    refused(content)
+    assert not Path("trap").exists()
+    assert not Path("../../trap").exists()
+
+
+def test_a_zip_bomb_is_refused_before_it_unfolds() -> None:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * (1 << 28))
+    refused(target.getvalue())
+
+
+def test_a_symbolic_link_in_an_archive_is_never_followed() -> None:
+    entry = zipfile.ZipInfo("archive/data/0")
+    entry.external_attr = 0o120777 << 16
+    target = io.BytesIO(bytes_of(new()))
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(target, "a") as archive:
+        archive.writestr(entry, "/etc/passwd")
+    refused(target.getvalue())
+
+
+def test_a_missing_file_and_a_folder_say_what_to_do() -> None:
+    Path("folder.pkl").mkdir()
+    with pytest.raises(UserError, match=r"^nowhere.pkl: is missing: run `dvc repro`$"):
+        models.restore_net("nowhere.pkl", *SIZES)
+    with pytest.raises(
+        UserError, match=r"^folder.pkl: cannot be read: Is a directory: fix this, then run `dvc repro`$"
+    ):
+        models.restore_net("folder.pkl", *SIZES)
+
+
+FIRST = new()
+FILE = bytes_of(FIRST)
+
+
+@settings(max_examples=int(os.environ.get("FUZZ", "200")), deadline=None, derandomize=True)
+@given(
+    st.lists(st.tuples(st.integers(0, len(FILE) - 1), st.integers(0, 255)), min_size=1, max_size=8), st.integers(0, 9)
+)
+def test_fuzz_a_network_with_mutated_bytes_is_refused_or_as_it_was(edits: list[tuple[int, int]], cut: int) -> None:
+    content = bytearray(FILE)
+    for place, value in edits:
+        content[place] = value
+    Path("model.pkl").write_bytes(content[: len(content) - cut * 50])
+    try:
+        net = models.restore_net("model.pkl", *SIZES)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        assert bytes_of(net.state_dict()) == bytes_of(FIRST.state_dict())

@@ -1,0 +1,164 @@
+"""Interrupted trainings, by real kills of real runs."""
+
+import contextlib
+import random
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import ENVIRONMENT, Copy
+
+FILES = ["data/net.pkl", "data/net_params.pkl", "data/loss.csv", "data/history.npz"]
+PYTHON = ["python", "-m", "stages", "train"]
+TORCHRUN = ["torchrun", "--standalone", "--nproc-per-node", "2", "-m", "stages", "train"]
+RANDOM = random.Random(0)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy that has trained for a few seconds, in which a checkpoint is due every twentieth of one."""
+    copy = Copy(tmp_path_factory.mktemp("undisturbed"))
+    path = copy.path / "stages/train/checkpoint.py"
+    text, changes = re.subn(r"(?m)^INTERVAL = .*", "INTERVAL = 0.05", path.read_text(encoding="utf-8"))
+    assert changes == 1
+    path.write_text(text, encoding="utf-8")
+    copy.set(train__epochs=3000, train__snapshot_every=100)
+    copy.stage("generate")
+    copy.run(*PYTHON)
+    assert not state(copy)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def stopped(undisturbed: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy whose training has been stopped half-way."""
+    copy = undisturbed.twin(tmp_path_factory.mktemp("stopped"))
+    interrupt(copy, signal.SIGTERM)
+    assert state(copy)
+    return copy
+
+
+@pytest.fixture
+def long(undisturbed: Copy, tmp_path: Path) -> Copy:
+    """A copy like the undisturbed one, to disturb."""
+    return undisturbed.twin(tmp_path)
+
+
+def interrupt(copy: Copy, number: int, command: list[str] = PYTHON) -> str:
+    """Start the training, wait until it writes a checkpoint, send a signal at a random moment; return what it said."""
+    before = state(copy)
+    process = psutil.Popen(command, cwd=copy.path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    try:
+        while process.poll() is None and state(copy) == before:
+            time.sleep(0.01)
+        time.sleep(RANDOM.uniform(0, 0.3))
+        if number != signal.SIGKILL:
+            process.send_signal(number)
+            return process.communicate(timeout=60)[1]
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in [process, *process.children(recursive=True)]:  # DVC, the launcher, all its ranks
+                each.kill()
+    return process.communicate()[1]
+
+
+def state(copy: Copy) -> float:
+    """Return when the checkpoint was written, 0 where there is none."""
+    try:
+        return (copy.path / ".checkpoint/train").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def outputs(copy: Copy) -> list[bytes]:
+    return [copy.read(name) for name in FILES]
+
+
+@pytest.mark.parametrize(
+    ("command", "kills", "kernels", "changes"),
+    [
+        (PYTHON, 5, "portable", {}),
+        (PYTHON, 4, "portable", {"optimizer_options": {"momentum": 0.9}, "batch_size": 7, "epochs": 200}),
+        (PYTHON, 4, "native", {"optimizer": "Adam", "learning_rate": 0.001, "micro_batch_size": 33, "epochs": 1500}),
+        (PYTHON, 4, "portable", {"optimizer": "LBFGS", "learning_rate": 0.01, "epochs": 120, "snapshot_every": 7}),
+        (TORCHRUN, 3, "portable", {"optimizer": "Adam", "learning_rate": 0.001, "batch_size": 30, "epochs": 300}),
+    ],
+    ids=["full", "momentum-mini-batch", "adam-threads", "lbfgs", "two-ranks"],
+)
+def test_a_training_killed_again_and_again_ends_with_the_bits_of_one_left_alone(
+    long: Copy, command: list[str], kills: int, kernels: str, changes: dict[str, object]
+) -> None:
+    if changes:
+        long.set(kernels=kernels, **{f"train__{key}": value for key, value in changes.items()})
+        long.run(*command)
+        assert not state(long)
+    expected = outputs(long)
+    resumed = sum("Resuming from" in interrupt(long, signal.SIGKILL, command) for _ in range(kills))
+    assert resumed >= kills - 2  # not the first, and a kill may come after the end
+    long.run(*command)
+    assert outputs(long) == expected
+    assert not state(long)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_save_and_say_how_far_it_got(long: Copy, number: int) -> None:
+    expected = outputs(long)
+    told = interrupt(long, number)
+    assert re.fullmatch(r"stopped at epoch \d+ of 3000; `dvc repro` resumes from there\n", told)
+    assert long.stage("train") == "Resuming from the checkpoint .checkpoint/train\n"
+    assert outputs(long) == expected
+
+
+def test_dvc_goes_on_from_where_a_killed_training_was(long: Copy) -> None:
+    expected = outputs(long)
+    interrupt(long, signal.SIGKILL, ["dvc", "repro", "train"])
+    assert "Resuming from the checkpoint .checkpoint/train" in long.run("dvc", "repro", "train")
+    assert outputs(long) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"train__learning_rate": 0.1}, "train.learning_rate"),
+        ({"network__hidden": 11}, "network.hidden"),
+        ({"kernels": "native"}, "kernels"),
+        ({"generate__seed": 2}, "data/train.pt"),
+        ({}, "code"),
+    ],
+)
+def test_a_state_of_another_training_is_told_and_left(
+    stopped: Copy, tmp_path: Path, change: dict[str, object], name: str
+) -> None:
+    copy = stopped.twin(tmp_path)
+    copy.set(**change, train__launcher="anything")
+    if name == "data/train.pt":
+        copy.stage("generate")
+    if name == "code":
+        path = copy.path / "stages/network.py"
+        path.write_text(path.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
+    told = copy.stage("train")
+    message = f"Starting from scratch: the checkpoint .checkpoint/train belongs to a run with different {name}\n"
+    assert told == message
+    assert not state(copy)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b[:100] + b"\0" + b[101:], lambda b: b"", lambda b: b[:64]]
+)
+def test_a_damaged_state_is_told_and_left(stopped: Copy, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    copy = stopped.twin(tmp_path)
+    path = copy.path / ".checkpoint/train"
+    path.write_bytes(damage(path.read_bytes()))
+    copy.set(train__epochs=1)
+    assert copy.stage("train") == "Starting from scratch: the checkpoint .checkpoint/train is damaged\n"
+    assert not state(copy)
+
+
+def test_a_short_training_writes_no_state(trained: Copy) -> None:
+    assert not (trained.path / ".checkpoint").exists()

@@ -1,0 +1,113 @@
+import copy
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages import network
+from stages.train.batches import Batch, Batches, MicroBatch
+from stages.train.loop import LossFunction, backpropagate, descend
+from stages.train.parallel import MAX_THREADS, Everywhere, everywhere, replicate
+from stages.train.ranks import Ranks
+
+CPU = torch.device("cpu")
+X = torch.linspace(-1, 1, 103).unsqueeze(1)
+Y = X**2
+
+
+@contextmanager
+def in_threads(count: int, cores: int = 1) -> Iterator[Everywhere]:
+    """Yield the network of the lesson in so many threads, as if the machine had that many cores for each."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count * cores)
+    net = network.build("module", 1, 10, 1, seed=3)
+    try:
+        with everywhere(net, nn.MSELoss(), Ranks(), CPU) as compute:
+            yield compute
+    finally:
+        torch.set_num_threads(before)
+
+
+def trained(count: int, micro_size: int = 10, **options: Any) -> tuple[dict[str, Tensor], list[float]]:
+    """Train in that many threads; return the state dict and the losses."""
+    with in_threads(count) as compute:
+        optimizer = getattr(torch.optim, options.pop("name", "SGD"))(compute.net.parameters(), **{"lr": 0.1} | options)
+        full = [Batches(X, Y, None, micro_size, Ranks(), 0).full] * 30
+        losses = [loss.item() for _, loss in descend(optimizer, full, compute)]
+        return compute.net.state_dict(), losses
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("micro_size", [10, 30, 60, 200])  # eleven micro-batches, four, two, one
+def test_the_gradient_of_all_threads_is_that_of_float64(count: int, micro_size: int) -> None:
+    with in_threads(count) as compute:
+        exact = copy.deepcopy(compute.net).double()
+        expected = nn.functional.mse_loss(exact(X.double()), Y.double())
+        expected.backward()
+        for _ in range(2):  # the second finds nothing left of the first
+            compute.net.zero_grad()
+            loss = compute(backpropagate, Batches(X, Y, None, micro_size, Ranks(), 0).full)
+            assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+            for ours, theirs in zip(compute.net.parameters(), exact.parameters(), strict=True):
+                torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"momentum": 0.9}, {"name": "Adam"}, {"name": "LBFGS", "lr": 0.01, "max_iter": 3}]
+)
+def test_threads_change_nothing_but_rounding(options: dict[str, Any]) -> None:
+    alone, together = trained(1, **options), trained(3, **options)
+    torch.testing.assert_close(together[0], alone[0], rtol=1e-3, atol=1e-5)
+    assert together[1] == pytest.approx(alone[1], rel=1e-3)
+
+
+def test_the_same_number_of_threads_gives_the_same_bits() -> None:
+    state, losses = trained(4, micro_size=3)
+    for _ in range(20):
+        again, again_losses = trained(4, micro_size=3)
+        assert again_losses == losses
+        assert all(torch.equal(again[name], values) for name, values in state.items())
+
+
+@pytest.mark.parametrize(("count", "cores"), [(1, 1), (3, 1), (MAX_THREADS, 2)])
+def test_every_thread_has_a_network_and_its_part_of_the_cores(count: int, cores: int) -> None:
+    def watched(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
+        seen.append((id(net), threading.get_ident(), torch.get_num_threads()))
+        together.wait(timeout=60)
+        return backpropagate(net, loss_function, x, y)
+
+    seen, together = [], threading.Barrier(count)
+    with in_threads(count, cores) as compute:
+        compute(watched, Batch([MicroBatch(X[:1], Y[:1], 1 / count)] * count, 1.0))
+        assert torch.get_num_threads() == count * cores
+    networks, threads, of_each = map(set, zip(*seen, strict=True))
+    assert len(networks) == len(threads) == count
+    assert of_each == {cores}
+
+
+def test_a_frozen_parameter_has_no_gradient() -> None:
+    net = network.build("module", 1, 10, 1, seed=0)
+    net.hidden.weight.requires_grad_(False)
+    with ThreadPoolExecutor(2) as pool:
+        compute = Everywhere(net, nn.MSELoss(), Ranks(), [replicate(net)], pool)
+        compute(backpropagate, Batch([MicroBatch(X, Y, 0.5)] * 2, 1.0))
+        assert [name for name, values in net.named_parameters() if values.grad is None] == ["hidden.weight"]
+
+
+def test_an_error_in_a_thread_is_told() -> None:
+    def broken(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
+        raise MemoryError(f"for {len(x)} points")
+
+    with in_threads(2) as compute, pytest.raises(MemoryError, match="for 9 points"):
+        compute(broken, Batches(X, Y, None, 10, Ranks(), 0).full)
+
+
+def test_an_accelerator_takes_one_thread() -> None:
+    net = network.build("module", 1, 10, 1, seed=0)
+    with everywhere(net, nn.MSELoss(), Ranks(), torch.device("cuda")) as compute:
+        assert not compute.replicas
