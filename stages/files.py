@@ -1,5 +1,6 @@
 """Read and write files so that what goes wrong is told in one line, and nothing half-written is left."""
 
+import errno
 import io
 import os
 import secrets
@@ -74,10 +75,10 @@ def reading(path: str, what: str) -> Iterator[None]:
 
 
 def regular(path: str) -> None:
-    """Raise UserError where the path is a pipe or a device, which would be waited for, and OSError where it is none."""
+    """Raise OSError where there is no file, or a pipe or a device, which a reader would wait for."""
     mode = Path(path).stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder says so itself when it is opened
-        raise UserError(f"{path}: is not a regular file: fix this, then run `dvc repro`")
+        raise OSError(errno.EINVAL, "Not a regular file")
 
 
 def watch(*paths: str) -> None:

@@ -43,6 +43,17 @@ def sequential(n_feature: int, n_hidden: int, n_output: int) -> nn.Sequential:
     )
 
 
+@torch.no_grad()
+def predict(net: nn.Module, x: Tensor) -> Tensor:
+    """Return the predictions for x, (n, n_feature): (n, n_output), in evaluation mode, and leave the mode as it was."""
+    training = net.training
+    net.eval()
+    try:
+        return net(x)
+    finally:
+        net.train(training)
+
+
 STYLES = {"module": Net, "sequential": sequential}
 
 

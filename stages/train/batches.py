@@ -37,17 +37,21 @@ class Batches:
         self.x, self.y, self.size, self.micro_size, self.ranks, self.seed = x, y, size, micro_size, ranks, seed
         self.full = self._share(x, y)  # all points
 
-    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        """Return the batches of an epoch: all points as one, or shuffled in an order given by (seed, epoch) alone.
+    def epoch(self, epoch: int, skip: int = 0, *, seeded: bool = False) -> Iterator[Batch]:
+        """Yield the batches of an epoch: all points as one, or shuffled in an order given by (seed, epoch) alone.
 
-        Those that a resumed training has taken a step on are skipped.
+        Those that a resumed training has taken a step on are skipped. For a network that draws random numbers torch's
+        global generator can be seeded before each batch, from (seed, epoch, step, rank).
         """
-        return islice([self.full] if self.size is None else self._shuffled(self.size, epoch), skip, None)
+        batches = [self.full] if self.size is None else self._shuffled(self.size, epoch)
+        for step, batch in enumerate(islice(batches, skip, None), start=skip):
+            if seeded:
+                torch.manual_seed(_mixed(self.seed, epoch, step, self.ranks.rank))
+            yield batch
 
     def _shuffled(self, size: int, epoch: int) -> Iterator[Batch]:
-        # A generator reads 32 bits of its seed, so the two numbers are mixed into as many.
-        seed = np.random.SeedSequence([self.seed, epoch]).generate_state(1).item()
-        order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(seed)).to(self.x.device)
+        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
+        order = torch.randperm(len(self.x), generator=generator).to(self.x.device)
         for rows in order.split(size * max(1, self.micro_size // size)):  # many small batches are picked at once
             for x, y in zip(self.x[rows].split(size), self.y[rows].split(size), strict=True):
                 yield self._share(x, y)
@@ -63,6 +67,11 @@ class Batches:
         if not micro_batches:  # more ranks than points: one that counts for nothing keeps this rank in step
             micro_batches = [MicroBatch(x[:1], y[:1], 0.0)]
         return Batch(micro_batches, len(x) / len(self.x))
+
+
+def _mixed(*numbers: int) -> int:
+    """Return a seed of 32 bits, which is all that a generator reads, mixed from the numbers."""
+    return np.random.SeedSequence(numbers).generate_state(1).item()
 
 
 def fitting_micro_size(device: torch.device, width: int) -> int:

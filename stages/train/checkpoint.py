@@ -4,8 +4,11 @@ It lies in .checkpoint/, which neither git nor DVC looks at, from a few seconds 
 written. It resumes only a training that would come to the same state, bit by bit: its fingerprint tells.
 """
 
+import copy
 import hashlib
 import io
+import platform
+import re
 import signal
 import sys
 import time
@@ -24,6 +27,7 @@ from stages.train.ranks import Ranks
 PATH = ".checkpoint/train"
 INTERVAL = 5.0  # seconds from one checkpoint to the next, at least
 DIGEST_BYTES = hashlib.blake2b().digest_size
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def digest(path: str) -> str:
@@ -40,14 +44,25 @@ def fingerprint(kernels: str, sections: dict[str, dict[str, Any]], ranks: Ranks)
     code = sorted(
         module.__file__ for name, module in sys.modules.items() if name.startswith("stages.") and module.__file__
     )
+    processor = "any x86-64" if kernels == "portable" else processor_model()
     return {
         **{f"{name}.{key}": repr(value) for name, section in sections.items() for key, value in section.items()},
         "data/train.pt": digest("data/train.pt"),
         "code": " ".join(map(digest, code)),
         "torch": str(torch.__version__),
         "kernels": f"{kernels}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "processor": processor,
         "number of ranks": f"{ranks.size} on {ranks.device.type}",
     }
+
+
+def processor_model() -> str:
+    """Return the model and the instruction sets of the processor, by which libraries choose their kernels."""
+    try:
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return platform.processor()
+    return " ".join(sorted(set(re.findall(r"(?m)^(?:model name|flags)\s*: (.*)$", described))))
 
 
 class Checkpoint:
@@ -57,15 +72,16 @@ class Checkpoint:
         self.fingerprint, self.ranks = fingerprint, ranks
         self.stopped = False
         self.due = time.monotonic() + INTERVAL
+        self.warned = False
 
     @contextmanager
     def on_stop(self) -> Iterator[None]:
-        """Take note of Ctrl-C and SIGTERM in the block, rather than end at once: `save_if_due` then saves and ends."""
+        """Take note of Ctrl-C, SIGTERM and SIGHUP in the block, rather than end at once: `save_if_due` then ends."""
 
         def note(*_: object) -> None:
             self.stopped = True
 
-        former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        former = {number: signal.signal(number, note) for number in STOP_SIGNALS}
         try:
             yield
         finally:
@@ -77,11 +93,14 @@ class Checkpoint:
         if self.ranks.rank > 0 or not (self.stopped or time.monotonic() > self.due):
             return
         began = time.monotonic()
-        state = {name: part.state_dict() for name, part in parts.items()}
-        body = io.BytesIO()
-        torch.save({"fingerprint": self.fingerprint, **state}, body)
-        with files.writing(PATH, durable=True) as file:
-            file.write(hashlib.blake2b(body.getbuffer()).digest() + body.getbuffer())
+        try:
+            self._save({name: part.state_dict() for name, part in parts.items()})
+        except UserError as error:
+            if self.stopped:
+                raise UserError(f"stopped at {progress}, but {error}") from error
+            if not self.warned:
+                tqdm.write(f"Training goes on without a checkpoint: {error}", file=sys.stderr)
+            self.warned = True
         ended = time.monotonic()
         self.due = ended + max(INTERVAL, 20 * (ended - began))  # a large state less often: for 5% of the time at most
         if self.stopped:
@@ -90,14 +109,33 @@ class Checkpoint:
     def restore(self, **parts: Any) -> None:
         """Go back to the saved state if there is one that fits this training; say so, or why not."""
         body = self.ranks.broadcast(self._fitting() if self.ranks.rank == 0 else b"")
-        if body:
+        if not body:
+            return
+        first = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
+        try:
             state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+            if not all(values.isfinite().all() for values in state["net"].values()):
+                raise ValueError("weights that no step can make finite again")
             for name, part in parts.items():
                 part.load_state_dict(state[name])
+        except Exception:  # whatever foreign content makes of them
+            for name, part in parts.items():
+                part.load_state_dict(first[name])
+            _from_scratch("is damaged")
+        else:
+            if self.ranks.rank == 0:
+                tqdm.write(f"Resuming from the checkpoint {PATH}", file=sys.stderr)
+
+    def _save(self, state: dict[str, Any]) -> None:
+        body = io.BytesIO()
+        torch.save({"fingerprint": self.fingerprint, **state}, body)
+        with files.writing(PATH, durable=True) as file:
+            file.write(hashlib.blake2b(body.getbuffer()).digest() + body.getbuffer())
 
     def _fitting(self) -> bytes:
         """Return the saved state, or nothing where there is none that fits this training."""
         try:
+            files.regular(PATH)
             content = Path(PATH).read_bytes()
         except FileNotFoundError:
             return b""
@@ -106,11 +144,13 @@ class Checkpoint:
         saved, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         if hashlib.blake2b(body).digest() != saved:
             return _from_scratch("is damaged")
-        theirs = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)["fingerprint"]
-        others = [name for name, value in self.fingerprint.items() if theirs.get(name) != value]
+        try:
+            theirs = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)["fingerprint"]
+            others = [name for name, value in self.fingerprint.items() if theirs.get(name) != value]
+        except Exception:  # a right digest of foreign content
+            return _from_scratch("is damaged")
         if others:
             return _from_scratch(f"belongs to a run with different {', '.join(others)}")
-        tqdm.write(f"Resuming from the checkpoint {PATH}", file=sys.stderr)
         return body
 
 

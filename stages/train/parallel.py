@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from stages.train.batches import Batch, MicroBatch
+from stages.train.batches import Batch, Batches, MicroBatch
 from stages.train.loop import Compute, LossFunction
 from stages.train.ranks import Ranks
 
 MAX_THREADS = 6  # each takes about 40 MB for its micro-batch
+SMALL_WORK = 1 << 22  # points times parameters: less takes longer in several threads than in one
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,27 @@ def weighted(loss_function: LossFunction, weight: float) -> LossFunction:
 
 
 @contextmanager
-def everywhere(net: nn.Module, loss_function: LossFunction, ranks: Ranks, device: torch.device) -> Iterator[Everywhere]:
-    """Yield what computes batches in the CPU cores that torch may use, or in one thread for an accelerator."""
+def everywhere(
+    net: nn.Module, loss_function: LossFunction, batches: Batches, *, in_turn: bool = False
+) -> Iterator[Everywhere]:
+    """Yield what computes the batches in the CPU cores that torch may use, or in one thread for an accelerator.
+
+    In one thread too where the micro-batches must come in turn, and where a batch is too little work to share.
+    """
     cores = torch.get_num_threads()
-    size = min(MAX_THREADS, cores) if device.type == "cpu" else 1
-    with ThreadPoolExecutor(size, initializer=torch.set_num_threads, initargs=(cores // size,)) as pool:
-        yield Everywhere(net, loss_function, ranks, [replicate(net) for _ in range(size - 1)], pool)
+    rows = -(-min(batches.size or len(batches.x), len(batches.x)) // batches.ranks.size)  # of a batch, rounded up
+    micro_batches = -(-rows // batches.micro_size)
+    size = 1 if in_turn or batches.x.device.type != "cpu" else min(MAX_THREADS, cores, micro_batches)
+    small = micro_batches == 1 and rows * sum(values.numel() for values in net.parameters()) < SMALL_WORK
+    torch.set_num_threads(1 if small else cores // size)
+    try:
+        with ThreadPoolExecutor(size, initializer=torch.set_num_threads, initargs=(cores // size,)) as pool:
+            yield Everywhere(net, loss_function, batches.ranks, [replicate(net) for _ in range(size - 1)], pool)
+    finally:
+        torch.set_num_threads(cores)
 
 
 def replicate(net: nn.Module) -> nn.Module:
-    """Return a copy of a network whose parameters lie in the same memory, but have gradients of their own."""
-    return copy.deepcopy(
-        net, {id(values): nn.Parameter(values.data, values.requires_grad) for values in net.parameters()}
-    )
+    """Return a copy of a network whose parameters and buffers lie in the same memory, with gradients of its own."""
+    parameters = {id(values): nn.Parameter(values.data, values.requires_grad) for values in net.parameters()}
+    return copy.deepcopy(net, {**parameters, **{id(values): values for values in net.buffers()}})

@@ -14,26 +14,27 @@ INTERVAL = 0.2  # seconds
 
 
 @contextmanager
-def progress(record: Record, checkpoint: Checkpoint, silent: bool, **state: Any) -> Iterator[Callable[[], None]]:
+def progress(record: Record, checkpoint: Checkpoint, **state: Any) -> Iterator[Callable[[], None]]:
     """Yield what training is to call after each step; it acts where that is due, or the user asked to stop.
 
-    The progress bar is shown in a terminal, unless silent. The state is what a checkpoint holds beside the record.
+    The first rank shows a progress bar, in a terminal. The state is what a checkpoint holds beside the record.
     """
-    with checkpoint.on_stop(), tqdm(total=record.epochs, unit="epoch", disable=silent or None) as bar:
-        bar.update(record.epoch)
+    hidden = checkpoint.ranks.rank > 0 or None  # None: where stderr is no terminal
+    with checkpoint.on_stop(), tqdm(total=record.epochs, unit="epoch", disable=hidden) as bar:
         due = time.monotonic() + INTERVAL
 
-        def show() -> None:
+        def look() -> None:
+            nonlocal due
             record.settle()
+            epoch = min(record.epoch, record.epochs)
             bar.set_postfix_str(f"loss={record.latest:.4f}", refresh=False)
-            bar.update(min(record.epoch, record.epochs) - bar.n)
+            bar.update(epoch - bar.n)
+            checkpoint.save_if_due(f"epoch {epoch} of {record.epochs}", record=record, **state)
+            due = time.monotonic() + INTERVAL
 
         def after_step() -> None:
-            nonlocal due
             if checkpoint.stopped or time.monotonic() > due:
-                show()
-                checkpoint.save_if_due(f"epoch {record.epoch} of {record.epochs}", record=record, **state)
-                due = time.monotonic() + INTERVAL
+                look()
 
         yield after_step
-        show()
+        look()

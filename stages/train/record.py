@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stages import dataset
 from stages.errors import UserError
 from stages.history import Snapshots
+from stages.network import predict
 
 SNAPSHOT_ROWS = 1000  # training points, at most, that the pictures show
 PENDING_LOSSES = 32  # kept as tensors of their own before they are stored together
@@ -39,7 +40,12 @@ class Record:
         self.latest = math.nan  # loss of the last of those
 
     def add(self, loss: Tensor, weight: float) -> None:
-        """Record the loss of a step, which has this weight in its epoch."""
+        """Record the loss of a step, which has this weight in its epoch.
+
+        Raises UserError where the very first is not finite, for which no learning rate is to blame.
+        """
+        if self.epoch == self.steps == 0 and not loss.isfinite():
+            raise UserError(f"the loss is {loss.item()} before the first step: scale the data to a range near 1")
         self.epoch_loss = loss if weight == 1 else torch.add(self.epoch_loss, loss, alpha=weight)
         self.steps += 1
 
@@ -53,8 +59,7 @@ class Record:
     def snap(self, net: nn.Module) -> None:
         """Take a snapshot of the network, as it is before the next step, if one is due."""
         if self.epoch == self.snapshot_epochs[self.snapshots_taken]:
-            with torch.no_grad():
-                self.predictions[self.snapshots_taken] = net(self.x)
+            self.predictions[self.snapshots_taken] = predict(net, self.x)
             self.snapshots_taken += 1
 
     def settle(self) -> None:

@@ -5,21 +5,20 @@ data/train.pt → data/net.pkl (the whole module), data/net_params.pkl (its stat
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field, JsonValue
 from torch import Tensor, nn
 
 from stages import dataset, history, models, network
 from stages.network import Network
 from stages.params import Exact, Section, StageParams
-from stages.train import checkpoint, device
+from stages.train import checkpoint, device, layers
 from stages.train.batches import Batches, fitting_micro_size, keep_freed_memory
 from stages.train.checkpoint import Checkpoint, fingerprint
 from stages.train.loop import LossFunction, descend
 from stages.train.optimizer import OptimizerName, new_optimizer, rehearse
 from stages.train.parallel import everywhere
 from stages.train.progress import progress
-from stages.train.ranks import Ranks, joined
+from stages.train.ranks import joined
 from stages.train.record import Record
 
 
@@ -46,35 +45,38 @@ class Params(StageParams):
     train: Train
 
 
-def train(net: nn.Module, batches: Batches, settings: Train, ranks: Ranks, checkpoint: Checkpoint) -> Record:
+def train(net: nn.Module, batches: Batches, settings: Train, checkpoint: Checkpoint) -> Record:
     """Train the network in place and return how it learned."""
     keep_freed_memory()
     loss_function = getattr(nn, settings.loss)()
     recipe = settings.optimizer, net, settings.learning_rate, settings.optimizer_options
-    rehearse(*recipe, loss_function, batches.x[:1], batches.y[:1])
+    few_x, few_y = batches.x[:2], batches.y[:2]
+    layers.check(net, batches)
+    rehearse(*recipe, loss_function, few_x, few_y)
+    random = layers.draws_random_numbers(net, few_x)
     optimizer = new_optimizer(*recipe)
     record = Record(batches.x, batches.y, settings.epochs, settings.snapshot_every)
     checkpoint.restore(net=net, optimizer=optimizer, record=record)
     with (
-        everywhere(net, loss_function, ranks, batches.x.device) as compute,
-        progress(record, checkpoint, silent=ranks.rank > 0, net=net, optimizer=optimizer) as after_step,
+        everywhere(net, loss_function, batches, in_turn=random) as compute,
+        progress(record, checkpoint, net=net, optimizer=optimizer) as after_step,
     ):
         for epoch in range(record.epoch, settings.epochs):
             record.snap(net)
-            for batch, loss in descend(optimizer, batches.epoch(epoch, skip=record.steps), compute):
+            for batch, loss in descend(optimizer, batches.epoch(epoch, skip=record.steps, seeded=random), compute):
                 record.add(loss, batch.weight)
                 after_step()
             record.end_epoch()
-        record.snap(net)
-        record.add(compute(mean_loss, batches.full), weight=1)
-        record.end_epoch()
+        if record.epoch == settings.epochs:
+            record.snap(net)
+            record.add(compute(mean_loss, batches.full), weight=1)
+            record.end_epoch()
     return record
 
 
-@torch.no_grad()
 def mean_loss(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
     """Return the loss at x, (n, n_feature), and y, (n, n_output), a scalar; compute no gradient."""
-    return loss_function(net(x), y)
+    return loss_function(network.predict(net, x), y)
 
 
 def run(params: Params) -> None:
@@ -85,11 +87,13 @@ def run(params: Params) -> None:
     x, y = points.x.to(place), points.y.to(place)
     net = network.build(params.network.style, x.shape[1], hidden, y.shape[1], settings.seed).to(place)
     micro_size = settings.micro_batch_size or fitting_micro_size(place, x.shape[1] + hidden + y.shape[1])
+    if not settings.micro_batch_size and layers.whole_batch_layer(net):
+        micro_size = settings.batch_size or len(x)
     with joined(place) as ranks:
         batches = Batches(x, y, settings.batch_size, micro_size, ranks, settings.seed)
         decisive = params.model_dump(include={"network": True, "train": True}, exclude={"train": {"launcher"}})
         resumable = Checkpoint(fingerprint(params.kernels, decisive, ranks), ranks)
-        record = train(net, batches, settings, ranks, resumable)
+        record = train(net, batches, settings, resumable)
     if ranks.rank > 0:
         return
 

@@ -20,14 +20,19 @@ TORCHRUN = ["torchrun", "--standalone", "--nproc-per-node", "2", "-m", "stages",
 RANDOM = random.Random(0)
 
 
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """A copy that has trained for a few seconds, in which a checkpoint is due every twentieth of one."""
-    copy = Copy(tmp_path_factory.mktemp("undisturbed"))
+def quick_checkpoints(copy: Copy) -> None:
+    """Have the copy save a checkpoint every twentieth of a second."""
     path = copy.path / "stages/train/checkpoint.py"
     text, changes = re.subn(r"(?m)^INTERVAL = .*", "INTERVAL = 0.05", path.read_text(encoding="utf-8"))
     assert changes == 1
     path.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy that has trained for a few seconds, in which a checkpoint is due every twentieth of one."""
+    copy = Copy(tmp_path_factory.mktemp("undisturbed"))
+    quick_checkpoints(copy)
     copy.set(train__epochs=3000, train__snapshot_every=100)
     copy.stage("generate")
     copy.run(*PYTHON)

@@ -15,7 +15,6 @@ from stages.train.loop import LossFunction, backpropagate, descend
 from stages.train.parallel import MAX_THREADS, Everywhere, everywhere, replicate
 from stages.train.ranks import Ranks
 
-CPU = torch.device("cpu")
 X = torch.linspace(-1, 1, 103).unsqueeze(1)
 Y = X**2
 
@@ -27,7 +26,7 @@ def in_threads(count: int, cores: int = 1) -> Iterator[Everywhere]:
     torch.set_num_threads(count * cores)
     net = network.build("module", 1, 10, 1, seed=3)
     try:
-        with everywhere(net, nn.MSELoss(), Ranks(), CPU) as compute:
+        with everywhere(net, nn.MSELoss(), Batches(X, Y, None, 1, Ranks(), 0)) as compute:
             yield compute
     finally:
         torch.set_num_threads(before)
@@ -84,7 +83,6 @@ def test_every_thread_has_a_network_and_its_part_of_the_cores(count: int, cores:
     seen, together = [], threading.Barrier(count)
     with in_threads(count, cores) as compute:
         compute(watched, Batch([MicroBatch(X[:1], Y[:1], 1 / count)] * count, 1.0))
-        assert torch.get_num_threads() == count * cores
     networks, threads, of_each = map(set, zip(*seen, strict=True))
     assert len(networks) == len(threads) == count
     assert of_each == {cores}
@@ -109,5 +107,20 @@ def test_an_error_in_a_thread_is_told() -> None:
 
 def test_an_accelerator_takes_one_thread() -> None:
     net = network.build("module", 1, 10, 1, seed=0)
-    with everywhere(net, nn.MSELoss(), Ranks(), torch.device("cuda")) as compute:
+    with everywhere(net, nn.MSELoss(), Batches(X.to("meta"), Y.to("meta"), None, 1, Ranks(), 0)) as compute:
         assert not compute.replicas
+
+
+@pytest.mark.parametrize(("points", "hidden", "threads"), [(100, 10, 1), (20_000, 10, 1), (20_000, 1000, 2)])
+def test_small_work_takes_one_thread(points: int, hidden: int, threads: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        x = torch.zeros(points, 1)
+        with everywhere(
+            network.build("module", 1, hidden, 1, seed=0), nn.MSELoss(), Batches(x, x, None, points, Ranks(), 0)
+        ):
+            assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -132,7 +132,7 @@ def test_the_gradient_of_many_points_is_that_of_float64() -> None:
     exact = copy.deepcopy(net).double()
     nn.functional.mse_loss(exact(x.double()), y.double()).backward()
     full = Batches(x, y, None, 65_536, Ranks(), 0).full
-    with everywhere(net, nn.MSELoss(), Ranks(), x.device) as compute:
+    with everywhere(net, nn.MSELoss(), Batches(x, y, None, 65_536, Ranks(), 0)) as compute:
         next(descend(torch.optim.SGD(net.parameters(), lr=1e-30), [full], compute))
     error = max(
         (ours.grad - theirs.grad).abs().max() / theirs.grad.abs().max()

@@ -1,0 +1,45 @@
+"""What the layers of a network ask of its training, which the lesson's do not."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from stages.errors import UserError
+from stages.train.batches import Batches
+
+
+def whole_batch_layer(net: nn.Module) -> str | None:
+    """Return the name of a layer that computes with all points of a batch at once, such as BatchNorm1d, or None."""
+    named = (f"{name} ({type(layer).__name__})" for name, layer in net.named_modules() if isinstance(layer, _NormBase))
+    return next(named, None)
+
+
+def check(net: nn.Module, batches: Batches) -> None:
+    """Raise UserError where a layer that needs whole batches, of two points at least, would not get them."""
+    layer, n = whole_batch_layer(net), len(batches.x)
+    size = min(batches.size or n, n)
+    if layer is None:
+        return
+    if batches.ranks.size > 1:
+        raise UserError(f"params.yaml: train.launcher: must start one rank, since {layer} computes with whole batches")
+    if batches.micro_size < size:
+        raise UserError(
+            f"params.yaml: train.micro_batch_size: must be null or at least {size}, since {layer} computes with "
+            f"whole batches, got {batches.micro_size}"
+        )
+    if 1 in (size, n % size):
+        raise UserError(
+            f"params.yaml: train.batch_size: {n} points in batches of {size} leave a batch of a single point, with "
+            f"which {layer} cannot compute"
+        )
+
+
+def draws_random_numbers(net: nn.Module, x: Tensor) -> bool:
+    """Return whether the network draws random numbers as it trains, as Dropout does; x is (n, n_feature)."""
+    generator = torch.random if x.device.type == "cpu" else torch.get_device_module(x.device)
+    before = generator.get_rng_state()
+    with torch.no_grad():
+        copy.deepcopy(net)(x)
+    return not torch.equal(before, generator.get_rng_state())

@@ -1,0 +1,156 @@
+"""Other networks than the lesson's: forks that put other layers into stages/network.py, by real runs."""
+
+import json
+import re
+import signal
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from stages.errors import UserError
+from stages.train.batches import Batches
+from stages.train.layers import check, draws_random_numbers, whole_batch_layer
+from stages.train.ranks import Ranks
+from tests.conftest import Copy
+from tests.train.test_checkpoint import FILES, PYTHON, TORCHRUN, interrupt, quick_checkpoints
+
+LAYERS = {
+    "deep": "nn.Linear(n_hidden, 9), nn.GELU(), nn.LayerNorm(9), nn.Linear(9, n_hidden), nn.Tanh()",
+    "norm": "nn.BatchNorm1d(n_hidden), nn.ELU(), nn.Linear(n_hidden, n_hidden)",
+    "dropout": "nn.Dropout(0.2), nn.Linear(n_hidden, n_hidden), nn.SiLU()",
+}
+
+
+def fork(copy: Copy, layers: str, **changes: object) -> None:
+    """Put the layers before the output of both styles of the network, as a person would who forks the project."""
+    path = copy.path / "stages/network.py"
+    text = path.read_text(encoding="utf-8")
+    edits = {
+        "        self.predict = ": f"        self.more = nn.Sequential({layers})\n        self.predict = ",
+        "        x = F.relu(self.hidden(x))": "        x = self.more(F.relu(self.hidden(x)))",
+        "            predict=nn.Linear": f"            more=nn.Sequential({layers}),\n            predict=nn.Linear",
+    }
+    for old, new in edits.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+    copy.set(train__epochs=30, train__snapshot_every=10, train__learning_rate=0.05, **changes)
+
+
+@pytest.mark.parametrize("style", ["module", "sequential"])
+@pytest.mark.parametrize("layers", LAYERS)
+def test_a_fork_with_other_layers_trains_and_is_restored_both_ways(copy: Copy, layers: str, style: str) -> None:
+    fork(copy, LAYERS[layers], network__style=style)
+    copy.run("dvc", "repro")
+    assert json.loads(copy.read("data/metrics.json"))["max_abs_difference"] == 0
+    first = [copy.read(name) for name in FILES]
+    copy.stage("train")
+    assert [copy.read(name) for name in FILES] == first  # dropout draws from the seed, too
+    copy.set(train__seed=12)
+    copy.stage("train")
+    states = [torch.load(copy.path / "data/net_params.pkl", weights_only=True)]
+    copy.set(train__seed=11)
+    copy.stage("train")
+    states.append(torch.load(copy.path / "data/net_params.pkl", weights_only=True))
+    linear = [name for name in states[0] if name.endswith("weight") and states[0][name].ndim == 2]
+    assert not any(torch.equal(states[0][name], states[1][name]) for name in linear)
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_a_fork_resumes_to_the_bits_of_an_undisturbed_training(copy: Copy, layers: str) -> None:
+    quick_checkpoints(copy)
+    fork(copy, LAYERS[layers])
+    copy.set(train__epochs=600, train__batch_size=30)
+    copy.stage("generate")
+    copy.run(*PYTHON)
+    expected = [copy.read(name) for name in FILES]
+    resumed = sum("Resuming from" in interrupt(copy, signal.SIGKILL, PYTHON) for _ in range(3))
+    assert resumed
+    copy.run(*PYTHON)
+    assert [copy.read(name) for name in FILES] == expected
+
+
+def test_a_fork_with_dropout_and_frozen_weights_trains_on_two_ranks(copy: Copy) -> None:
+    fork(copy, f"{LAYERS['deep']}, nn.Linear(n_hidden, n_hidden).requires_grad_(False)")
+    copy.stage("generate")
+    copy.run(*PYTHON)
+    alone = torch.load(copy.path / "data/net_params.pkl", weights_only=True)
+    copy.run(*TORCHRUN)
+    torch.testing.assert_close(torch.load(copy.path / "data/net_params.pkl", weights_only=True), alone)
+    copy.stage("evaluate")
+
+
+def test_what_batch_norm_keeps_is_that_of_whole_batches_in_threads_too(copy: Copy) -> None:
+    fork(copy, LAYERS["norm"], kernels="native", generate__points=200_000)
+    copy.set(train__epochs=2)
+    copy.stage("generate")
+    copy.stage("train", OMP_NUM_THREADS="2")
+    native = torch.load(copy.path / "data/net_params.pkl", weights_only=True)
+    copy.set(kernels="portable")
+    copy.stage("train")
+    portable = torch.load(copy.path / "data/net_params.pkl", weights_only=True)
+    torch.testing.assert_close(native, portable, rtol=1e-3, atol=1e-4)
+    assert native["more.0.num_batches_tracked"] == 2
+
+
+def norm() -> nn.Module:
+    return nn.Sequential(OrderedDict(hidden=nn.Linear(1, 10), norm=nn.BatchNorm1d(10), predict=nn.Linear(10, 1)))
+
+
+@pytest.mark.parametrize(
+    ("points", "size", "micro_size", "ranks", "message"),
+    [
+        (
+            100,
+            None,
+            100,
+            2,
+            "train.launcher: must start one rank, since norm (BatchNorm1d) computes with whole batches",
+        ),
+        (
+            100,
+            None,
+            99,
+            1,
+            "train.micro_batch_size: must be null or at least 100, since norm (BatchNorm1d) computes with "
+            "whole batches, got 99",
+        ),
+        (100, 33, 33, 1, "train.batch_size: 100 points in batches of 33 leave a batch of a single point, with which"),
+        (1, None, 1, 1, "train.batch_size: 1 points in batches of 1 leave a batch of a single point, with which"),
+    ],
+)
+def test_a_layer_that_needs_whole_batches_is_named_where_it_does_not_get_them(
+    points: int, size: int | None, micro_size: int, ranks: int, message: str
+) -> None:
+    x = torch.zeros(points, 1)
+    with pytest.raises(UserError, match=f"^params.yaml: {re.escape(message)}"):
+        check(norm(), Batches(x, x, size, micro_size, Ranks(0, ranks), 0))
+    check(nn.Linear(1, 1), Batches(x, x, size, micro_size, Ranks(0, ranks), 0))
+
+
+def test_a_layer_that_draws_random_numbers_is_noticed_and_the_network_left_as_it_was() -> None:
+    x = torch.rand(2, 1)
+    for layer, draws in [(nn.ReLU(), False), (nn.Dropout(), True), (nn.RReLU(), True), (nn.BatchNorm1d(10), False)]:
+        net = nn.Sequential(nn.Linear(1, 10), layer)
+        before = [values.clone() for values in net.state_dict().values()]
+        assert draws_random_numbers(net, x) is draws
+        assert all(map(torch.equal, net.state_dict().values(), before))
+
+
+def test_whole_batch_layers_are_found() -> None:
+    assert whole_batch_layer(norm()) == "norm (BatchNorm1d)"
+    assert whole_batch_layer(nn.LayerNorm(3)) is None
+
+
+@pytest.mark.parametrize("error", ["NameError", "ValueError"])
+def test_a_bug_in_a_persons_own_network_keeps_its_traceback(copy: Copy, error: str) -> None:
+    path = copy.path / "stages/network.py"
+    bug = "x = undefined" if error == "NameError" else "raise ValueError('mine')"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("        x = F.relu(", f"        {bug}\n        x = F.relu("), encoding="utf-8")
+    copy.stage("generate")
+    told = copy.stage("train", status=1)
+    assert "Traceback" in told
+    assert error in told
