@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,12 +114,13 @@ def test_too_little_memory_is_told_in_one_line(copy: Copy) -> None:
 
 def test_after_a_stage_failed_the_former_params_bring_its_outputs_back(done: Copy) -> None:
     former = done.read("params.yaml")
-    for stage, change in [
+    changes: list[tuple[str, dict[str, Any]]] = [
         ("generate", {"generate__noise": -1}),
         ("train", {"train__learning_rate": 1e9}),
         ("plot", {"plot__dpi": 1}),
         ("evaluate", {"network__style": "x"}),
-    ]:
+    ]
+    for stage, change in changes:
         done.set(**change)
         done.run("dvc", "repro", "--single-item", stage, status=255)
         (done.path / "params.yaml").write_bytes(former)

@@ -1,5 +1,7 @@
 """Stages as DVC runs them: as a process of their own."""
 
+from typing import Any
+
 import pytest
 
 from tests.conftest import Copy
@@ -15,7 +17,7 @@ FILES = [
     "predictions.csv",
 ]
 PICTURES = ["plots/data.png", "plots/loss.png", "plots/learning.gif", "plots/learning/0.png", "plots/learning/200.png"]
-HOSTILE = {
+HOSTILE: dict[str, Any] = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "MKL_CBWR": "AUTO",
     "OMP_NUM_THREADS": "7",

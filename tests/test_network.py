@@ -13,9 +13,9 @@ def test_both_styles_are_the_same_function() -> None:
 
 def test_the_network_is_two_layers_with_a_relu_between() -> None:
     net = network.build("module", 3, 7, 2, seed=0).double()
-    x = torch.randn(20, 3, dtype=torch.float64)
-    hidden = (x @ net.hidden.weight.T + net.hidden.bias).clamp(min=0)
-    torch.testing.assert_close(net(x), hidden @ net.predict.weight.T + net.predict.bias)
+    x, values = torch.randn(20, 3, dtype=torch.float64), dict(net.named_parameters())
+    hidden = (x @ values["hidden.weight"].T + values["hidden.bias"]).clamp(min=0)
+    torch.testing.assert_close(net(x), hidden @ values["predict.weight"].T + values["predict.bias"])
 
 
 @pytest.mark.parametrize("style", ["module", "sequential"])

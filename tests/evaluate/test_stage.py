@@ -42,7 +42,9 @@ def save(
 
 
 def evaluated(style: str = "module", hidden: int = 10) -> dict[str, Any]:
-    evaluate.run(evaluate.Params(kernels="portable", network=Network(style=style, hidden=hidden)))
+    evaluate.run(
+        evaluate.Params(kernels="portable", network=Network.model_validate({"style": style, "hidden": hidden}))
+    )
     return json.loads(Path("data/metrics.json").read_text(encoding="utf-8"))
 
 
@@ -104,7 +106,8 @@ def test_several_features_and_outputs_have_a_column_each() -> None:
 def test_one_bit_of_difference_ends_the_stage() -> None:
     net = save()
     with torch.no_grad():
-        net.predict.bias.copy_(torch.nextafter(net.predict.bias, torch.tensor(9.0)))
+        bias = net.get_parameter("predict.bias")
+        bias.copy_(torch.nextafter(bias, torch.tensor(9.0)))
     models.save_params("data/net_params.pkl", net)
     with pytest.raises(UserError, match="predict differently: run `dvc repro --force train`$"):
         evaluated()
@@ -120,7 +123,7 @@ def test_minus_zero_is_not_zero() -> None:
         with torch.no_grad():
             for values in net.parameters():
                 values.fill_(sign)
-        net.hidden.bias.data.fill_(-1.0)  # relu gives 0; -0 · 0 + -0 is -0
+        net.get_parameter("hidden.bias").data.fill_(-1.0)  # relu gives 0; -0 · 0 + -0 is -0
         save_as(path, net)
     with pytest.raises(UserError, match="predict differently"):
         evaluated()

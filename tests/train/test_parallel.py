@@ -53,6 +53,7 @@ def test_the_gradient_of_all_threads_is_that_of_float64(count: int, micro_size: 
             loss = compute(backpropagate, Batches(X, Y, None, micro_size, Ranks(), 0).full)
             assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
             for ours, theirs in zip(compute.net.parameters(), exact.parameters(), strict=True):
+                assert ours.grad is not None
                 torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-5, atol=1e-6)
 
 
@@ -75,12 +76,14 @@ def test_the_same_number_of_threads_gives_the_same_bits() -> None:
 
 @pytest.mark.parametrize(("count", "cores"), [(1, 1), (3, 1), (MAX_THREADS, 2)])
 def test_every_thread_has_a_network_and_its_part_of_the_cores(count: int, cores: int) -> None:
+    seen: list[tuple[int, int, int]] = []
+
     def watched(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
         seen.append((id(net), threading.get_ident(), torch.get_num_threads()))
         together.wait(timeout=60)
         return backpropagate(net, loss_function, x, y)
 
-    seen, together = [], threading.Barrier(count)
+    together = threading.Barrier(count)
     with in_threads(count, cores) as compute:
         compute(watched, Batch([MicroBatch(X[:1], Y[:1], 1 / count)] * count, 1.0))
     networks, threads, of_each = map(set, zip(*seen, strict=True))
@@ -90,7 +93,7 @@ def test_every_thread_has_a_network_and_its_part_of_the_cores(count: int, cores:
 
 def test_a_frozen_parameter_has_no_gradient() -> None:
     net = network.build("module", 1, 10, 1, seed=0)
-    net.hidden.weight.requires_grad_(False)
+    net.get_parameter("hidden.weight").requires_grad_(False)
     with ThreadPoolExecutor(2) as pool:
         compute = Everywhere(net, nn.MSELoss(), Ranks(), [replicate(net)], pool)
         compute(backpropagate, Batch([MicroBatch(X, Y, 0.5)] * 2, 1.0))
