@@ -1,10 +1,13 @@
-# make repro: run what is stale.  make test: run the whole suite.  Both make .venv first, where it is missing or outdated.
+# make repro: run what is stale.  make test: run the whole suite.  make quick: run the tests that start no process of
+# the project.  make lint: check formatting, code and types.  All make .venv first, where it is missing or outdated.
 PYTHON ?= python3
 
 # DVC runs the stages with the first `python` on PATH.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: repro test lint schema bench
+REQUIREMENTS := $(wildcard requirements.txt constraints.txt stages/requirements*.txt stages/*/requirements*.txt)
+
+.PHONY: repro test quick lint schema bench
 
 repro: .venv/ready
 	.venv/bin/dvc repro
@@ -12,9 +15,13 @@ repro: .venv/ready
 test: .venv/ready
 	.venv/bin/python -m pytest
 
+quick: .venv/ready
+	.venv/bin/python -m pytest -m "not slow"
+
 lint: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
+	.venv/bin/mypy
 
 schema: .venv/ready
 	.venv/bin/python -m tools.params_schema
@@ -23,12 +30,12 @@ schema: .venv/ready
 bench: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick)
 
-.venv/ready: requirements.txt constraints.txt
+.venv/ready: $(REQUIREMENTS)
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/python -m pip install -r requirements.txt -c constraints.txt
 	touch $@
 
-.venv-bench/ready: requirements.txt constraints.txt benchmarks/requirements.txt
+.venv-bench/ready: $(REQUIREMENTS) benchmarks/requirements.txt
 	$(PYTHON) -m venv --clear .venv-bench
 	.venv-bench/bin/python -m pip install -r requirements.txt -r benchmarks/requirements.txt -c constraints.txt
 	touch $@

@@ -14,11 +14,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer sizes and peers, no repeats, nothing written")
     quick = parser.parse_args().quick
 
-    start = time.monotonic()
+    origin, start = report.origin(), time.monotonic()  # at the start: the working tree may change meanwhile
     long = [] if quick else [growth.run(), ranks.run()]
     sections = [training.run(quick), *long, plots.run(quick), pipeline.run(quick)]
     command = "make bench QUICK=1" if quick else "make bench"
-    text = report.render(sections, command, time.monotonic() - start)
+    text = report.render(sections, command, origin, time.monotonic() - start)
     sys.stdout.write(text)
     if not quick:
         (PROJECT / "benchmarks/RESULTS.md").write_text(text, encoding="utf-8")

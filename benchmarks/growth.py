@@ -21,7 +21,8 @@ def write_dataset(path: str, count: int) -> None:
 
     from stages import dataset
 
-    dataset.write(path, *map(torch.from_numpy, points(count)))
+    x, y = map(torch.from_numpy, points(count))
+    dataset.write(path, dataset.Dataset(x, y))
 
 
 def measure(path: str) -> Quantities:
@@ -30,7 +31,8 @@ def measure(path: str) -> Quantities:
 
     warm_up("ours", None)
     peak, anonymous = process.memory("VmHWM"), process.memory("RssAnon")
-    x, y = (values.numpy() for values in dataset.read(path))
+    data = dataset.read(path)
+    x, y = data.x.numpy(), data.y.numpy()
     peer = peers.ours(x, y, peers.first_parameters(), None)
     peer.fit(EPOCHS)
     seconds = seconds_per_epoch(peer.fit)

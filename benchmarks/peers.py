@@ -63,12 +63,12 @@ def torch_net(first: list[ndarray]) -> Any:
 def ours(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) -> Peer:
     """Train by this project's `train`, with record, progress bar and checkpoints. All contact with it is here."""
     import torch
-    from stages.batches import Batches, fitting_micro_size
-    from stages.checkpoint import Checkpoint
-    from stages.ranks import Ranks
 
     from stages import params
-    from stages.train import Train, train
+    from stages.train.batches import Batches, fitting_micro_size
+    from stages.train.checkpoint import Checkpoint, remove
+    from stages.train.ranks import Ranks
+    from stages.train.stage import Train, train
 
     section = params.load(str(PROJECT / "params.yaml"))["train"] | {"batch_size": size, "learning_rate": RATE}
     settings = Train.model_validate(section)
@@ -79,7 +79,7 @@ def ours(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) -> Peer
         checkpoint = Checkpoint({}, ranks)
         with redirect_stderr(Terminal()):
             train(net, batches, settings.model_copy(update={"epochs": epochs}), ranks, checkpoint)
-        checkpoint.remove()
+        remove()  # else the next training would go on from it
 
     return Peer(fit, lambda: list(net.parameters()))
 
@@ -88,10 +88,12 @@ def plain(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) -> Pee
     """Train by the five steps, and nothing else."""
     import torch
 
-    x, y = torch.from_numpy(x), torch.from_numpy(y)
+    points, targets = torch.from_numpy(x), torch.from_numpy(y)
 
     def batches() -> Iterable[Any]:
-        return [(x, y)] if size is None else ((x[rows], y[rows]) for rows in torch.randperm(len(x)).split(size))
+        if size is None:
+            return [(points, targets)]
+        return ((points[rows], targets[rows]) for rows in torch.randperm(len(points)).split(size))
 
     return _five_steps(first, batches)
 
@@ -155,7 +157,8 @@ def lightning(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) ->
 
     warnings.simplefilter("ignore")
     logging.disable()
-    module, whole = Module(), [(torch.from_numpy(x), torch.from_numpy(y))]
+    module = Module()
+    whole: Any = [(torch.from_numpy(x), torch.from_numpy(y))]  # a list will do for a Dataset
     loader = _loader(x, y, batch_size=size, shuffle=True) if size else DataLoader(whole, batch_size=None)
     return Peer(
         lambda epochs: Trainer(max_epochs=epochs, accelerator="cpu", barebones=True).fit(module, loader),
@@ -173,8 +176,10 @@ def skorch(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) -> Pe
 
     batches = {"batch_size": size, "iterator_train__shuffle": True} if size else {"iterator_train": whole}
     model = NeuralNetRegressor(torch_net(first), lr=RATE, train_split=None, verbose=0, **batches).initialize()
-    x, y = torch.from_numpy(x), torch.from_numpy(y)
-    return Peer(lambda epochs: model.partial_fit(x, y, epochs=epochs), lambda: list(model.module_.parameters()))
+    points, targets = torch.from_numpy(x), torch.from_numpy(y)
+    return Peer(
+        lambda epochs: model.partial_fit(points, targets, epochs=epochs), lambda: list(model.module_.parameters())
+    )
 
 
 def sklearn(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) -> Peer:
@@ -201,7 +206,7 @@ def jax(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) -> Peer:
     import jax
     import jax.numpy as jnp
 
-    n, random = len(x), np.random.default_rng(0)
+    k, random = size or len(x), np.random.default_rng(0)
     x, y, parameters = jnp.asarray(x), jnp.asarray(y), [jnp.array(values) for values in first]
 
     def loss_of(parameters: list[jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
@@ -215,7 +220,7 @@ def jax(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) -> Peer:
     def shuffled(
         parameters: list[jax.Array], x: jax.Array, y: jax.Array, order: jax.Array
     ) -> tuple[list[jax.Array], jax.Array]:
-        even, rest = order[: n // size * size].reshape(-1, size), order[n // size * size :]
+        even, rest = order[: len(order) // k * k].reshape(-1, k), order[len(order) // k * k :]
         parameters, losses = jax.lax.scan(lambda values, rows: step(values, x[rows], y[rows]), parameters, even)
         return step(parameters, x[rest], y[rest]) if len(rest) else (parameters, losses[-1])
 
@@ -224,7 +229,7 @@ def jax(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) -> Peer:
     def fit(epochs: int) -> None:
         nonlocal parameters
         for _ in range(epochs):
-            order = [random.permutation(n).astype(np.int32)] if size else []
+            order = [random.permutation(len(x)).astype(np.int32)] if size else []
             parameters, loss = epoch(parameters, x, y, *order)
         loss.block_until_ready()
 

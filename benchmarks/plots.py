@@ -30,17 +30,17 @@ def measure(way: str, frames: int) -> Quantities:
 
 def ours(x: np.ndarray, y: np.ndarray, predictions: np.ndarray, gif: bool) -> None:
     """Draw as the stage `plot` does."""
-    from stages import plot
     from stages.history import Snapshots
+    from stages.plot import pictures
 
     losses, frames = np.square(predictions - y).mean(axis=(1, 2)), []
     snapshots = Snapshots(np.arange(len(losses)), losses, x, y, predictions)
-    for epoch, picture in enumerate(plot.draw_learning(snapshots, dpi=100)):
-        plot.write_picture(f"{epoch}.png", picture)
+    for epoch, picture in enumerate(pictures.draw_learning(snapshots, dpi=100)):
+        pictures.write_picture(f"{epoch}.png", picture)
         if gif:
             frames.append(picture)
     if gif:
-        plot.write_animation("learning.gif", frames, 0.1)
+        pictures.write_animation("learning.gif", frames, 0.1)
 
 
 def redraw(x: np.ndarray, y: np.ndarray, predictions: np.ndarray, gif: bool) -> None:

@@ -4,13 +4,15 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from benchmarks import process
+from benchmarks.process import NATIVE, PROJECT
 
 PACKAGES = ["torch", "numpy", "dvc", "matplotlib", "pillow", "jax", "pytorch-lightning", "scikit-learn", "skorch"]
 Quantities = dict[str, float]
@@ -24,9 +26,9 @@ class Section(NamedTuple):
     text: str  # Markdown
 
 
-def interleaved(what: str, repeats: int, measurements: dict[str, Callable[[], Quantities]]) -> dict[str, Quantities]:
+def interleaved(what: str, repeats: int, measurements: Mapping[str, Callable[[], Quantities]]) -> dict[str, Quantities]:
     """Return the medians by name; the first of all measurements is taken before the second of any."""
-    results = {name: [] for name in measurements}
+    results: dict[str, list[Quantities]] = {name: [] for name in measurements}
     for repeat in range(repeats):
         for name, measure in measurements.items():
             sys.stderr.write(f"{what}: {name}, {repeat + 1} of {repeats}\n")
@@ -72,13 +74,24 @@ def machine() -> str:
 - {", ".join(f"{name} {version(name)}" for name in PACKAGES)}"""
 
 
-def render(sections: list[Section], command: str, seconds: float) -> str:
-    """Return the report: the machine, a summary, the sections."""
+def origin() -> str:
+    """Return the date, UTC, and the commit that is measured, with a note of changes in the working tree."""
+
+    def git(*command: str) -> str:
+        return process.run(["git", *command], str(PROJECT), NATIVE).strip()
+
+    changed = git("status", "--porcelain", "--", ":!benchmarks/RESULTS.md")  # which a run writes itself
+    note = " with uncommitted changes" if changed else ""
+    return f"on {datetime.now(timezone.utc).date()} (UTC), of commit {git('rev-parse', '--short', 'HEAD')}{note}"
+
+
+def render(sections: list[Section], command: str, origin: str, seconds: float) -> str:
+    """Return the report: what was measured, when and where, a summary, the sections."""
     summary = "\n".join(f"- {headline}" for section in sections for headline in section.headlines)
     texts = "\n\n".join(f"## {number}. {section.title}\n\n{section.text}" for number, section in enumerate(sections, 1))
     return f"""# Side by side
 
-All of this is from one run of `{command}`, which took {seconds / 60:.1f} minutes, on one machine:
+All of this is from one run of `{command}` {origin}. It took {seconds / 60:.1f} minutes, on one machine:
 
 {machine()}
 

@@ -32,7 +32,7 @@ Each measurement is a process of its own, with all cores and the fastest kernels
 environment says otherwise). Repeats are interleaved: the first of every peer, then the second of every peer; these are
 medians.
 
-- Ours is `stages.train.train` with all that it does meanwhile: record, snapshots, progress bar, checkpoints.
+- Ours is `train` of stages/train/stage.py with all that it does meanwhile: record, snapshots, progress, checkpoints.
 - Peers are set up to be fast. Lightning is barebones, skorch silent, both without validation, and both are handed the
   full batch as one batch made beforehand. JAX compiles an epoch whole, mini-batches as a scan, and donates the
   parameters. scikit-learn has no momentum, no penalty and no stopping rule. DataLoader is the customary
@@ -79,7 +79,7 @@ def points(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the lesson's points, x and y, float32 (count, 1)."""
     import torch
 
-    from stages.generate import training_points
+    from stages.generate.stage import training_points
 
     x, y = training_points(count, -1.0, 1.0, 0.2, torch.Generator().manual_seed(2))
     return x.numpy(), y.numpy()
@@ -113,7 +113,8 @@ def seconds_per_epoch(fit: Callable[[int], object]) -> float:
     epochs = 1
     while seconds(epochs) < SECONDS:
         epochs *= 2
-    results, end = [], time.perf_counter() + LONG
+    results: list[float] = []
+    end = time.perf_counter() + LONG
     while not results or time.perf_counter() < end:
         results.append((seconds(3 * epochs) - seconds(epochs)) / (2 * epochs))
     return median(results)
