@@ -78,7 +78,7 @@ def ours(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) -> Peer
     def fit(epochs: int) -> None:
         checkpoint = Checkpoint({}, ranks)
         with redirect_stderr(Terminal()):
-            train(net, batches, settings.model_copy(update={"epochs": epochs}), ranks, checkpoint)
+            train(net, batches, settings.model_copy(update={"epochs": epochs}), checkpoint)
         remove()  # else the next training would go on from it
 
     return Peer(fit, lambda: list(net.parameters()))

@@ -10,6 +10,7 @@ from stages.train.batches import Batch
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]  # prediction and y, (n, n_output), to a scalar
 Compute = Callable[[nn.Module, LossFunction, Tensor, Tensor], Tensor]  # `backpropagate`, for one
+Everywhere = Callable[[Compute, Batch], Tensor]  # calls the one for the parts of the other, and adds up
 
 
 def backpropagate(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
@@ -20,9 +21,7 @@ def backpropagate(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Ten
     return loss.detach()
 
 
-def descend(
-    optimizer: Optimizer, batches: Iterable[Batch], everywhere: Callable[[Compute, Batch], Tensor]
-) -> Iterator[tuple[Batch, Any]]:
+def descend(optimizer: Optimizer, batches: Iterable[Batch], everywhere: Everywhere) -> Iterator[tuple[Batch, Any]]:
     """Take a step for each batch; yield the batch and its mean loss before the step, a scalar tensor on the device.
 
     everywhere(backpropagate, batch) calls backpropagate for the parts of a batch, wherever they are to be computed.

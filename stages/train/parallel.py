@@ -21,7 +21,7 @@ SMALL_WORK = 1 << 22  # points times parameters: less takes longer in several th
 
 
 @dataclass(frozen=True)
-class Everywhere:
+class Workers:
     """The network that is trained and, for further threads, replicas: its parameters, with gradients of their own."""
 
     net: nn.Module
@@ -69,9 +69,9 @@ def weighted(loss_function: LossFunction, weight: float) -> LossFunction:
 
 
 @contextmanager
-def everywhere(
+def workers(
     net: nn.Module, loss_function: LossFunction, batches: Batches, *, in_turn: bool = False
-) -> Iterator[Everywhere]:
+) -> Iterator[Workers]:
     """Yield what computes the batches in the CPU cores that torch may use, or in one thread for an accelerator.
 
     In one thread too where the micro-batches must come in turn, and where a batch is too little work to share.
@@ -84,7 +84,7 @@ def everywhere(
     torch.set_num_threads(1 if small else cores // size)
     try:
         with ThreadPoolExecutor(size, initializer=torch.set_num_threads, initargs=(cores // size,)) as pool:
-            yield Everywhere(net, loss_function, batches.ranks, [replicate(net) for _ in range(size - 1)], pool)
+            yield Workers(net, loss_function, batches.ranks, [replicate(net) for _ in range(size - 1)], pool)
     finally:
         torch.set_num_threads(cores)
 

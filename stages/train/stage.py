@@ -16,7 +16,7 @@ from stages.train.batches import Batches, fitting_micro_size, keep_freed_memory
 from stages.train.checkpoint import Checkpoint, fingerprint
 from stages.train.loop import LossFunction, descend
 from stages.train.optimizer import OptimizerName, new_optimizer, rehearse
-from stages.train.parallel import everywhere
+from stages.train.parallel import workers
 from stages.train.progress import progress
 from stages.train.ranks import joined
 from stages.train.record import Record
@@ -58,18 +58,18 @@ def train(net: nn.Module, batches: Batches, settings: Train, checkpoint: Checkpo
     record = Record(batches.x, batches.y, settings.epochs, settings.snapshot_every)
     checkpoint.restore(net=net, optimizer=optimizer, record=record)
     with (
-        everywhere(net, loss_function, batches, in_turn=random) as compute,
+        workers(net, loss_function, batches, in_turn=random) as everywhere,
         progress(record, checkpoint, net=net, optimizer=optimizer) as after_step,
     ):
         for epoch in range(record.epoch, settings.epochs):
             record.snap(net)
-            for batch, loss in descend(optimizer, batches.epoch(epoch, skip=record.steps, seeded=random), compute):
+            for batch, loss in descend(optimizer, batches.epoch(epoch, skip=record.steps, seeded=random), everywhere):
                 record.add(loss, batch.weight)
                 after_step()
             record.end_epoch()
         if record.epoch == settings.epochs:
             record.snap(net)
-            record.add(compute(mean_loss, batches.full), weight=1)
+            record.add(everywhere(mean_loss, batches.full), weight=1)
             record.end_epoch()
     return record
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stages import network
 from stages.train.batches import Batch, Batches, MicroBatch
 from stages.train.loop import LossFunction, backpropagate, descend
-from stages.train.parallel import MAX_THREADS, Everywhere, everywhere, replicate
+from stages.train.parallel import MAX_THREADS, Workers, replicate, workers
 from stages.train.ranks import Ranks
 
 X = torch.linspace(-1, 1, 103).unsqueeze(1)
@@ -20,39 +20,41 @@ Y = X**2
 
 
 @contextmanager
-def in_threads(count: int, cores: int = 1) -> Iterator[Everywhere]:
+def in_threads(count: int, cores: int = 1) -> Iterator[Workers]:
     """Yield the network of the lesson in so many threads, as if the machine had that many cores for each."""
     before = torch.get_num_threads()
     torch.set_num_threads(count * cores)
     net = network.build("module", 1, 10, 1, seed=3)
     try:
-        with everywhere(net, nn.MSELoss(), Batches(X, Y, None, 1, Ranks(), 0)) as compute:
-            yield compute
+        with workers(net, nn.MSELoss(), Batches(X, Y, None, 1, Ranks(), 0)) as everywhere:
+            yield everywhere
     finally:
         torch.set_num_threads(before)
 
 
 def trained(count: int, micro_size: int = 10, **options: Any) -> tuple[dict[str, Tensor], list[float]]:
     """Train in that many threads; return the state dict and the losses."""
-    with in_threads(count) as compute:
-        optimizer = getattr(torch.optim, options.pop("name", "SGD"))(compute.net.parameters(), **{"lr": 0.1} | options)
+    with in_threads(count) as everywhere:
+        optimizer = getattr(torch.optim, options.pop("name", "SGD"))(
+            everywhere.net.parameters(), **{"lr": 0.1} | options
+        )
         full = [Batches(X, Y, None, micro_size, Ranks(), 0).full] * 30
-        losses = [loss.item() for _, loss in descend(optimizer, full, compute)]
-        return compute.net.state_dict(), losses
+        losses = [loss.item() for _, loss in descend(optimizer, full, everywhere)]
+        return everywhere.net.state_dict(), losses
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 @pytest.mark.parametrize("micro_size", [10, 30, 60, 200])  # eleven micro-batches, four, two, one
 def test_the_gradient_of_all_threads_is_that_of_float64(count: int, micro_size: int) -> None:
-    with in_threads(count) as compute:
-        exact = copy.deepcopy(compute.net).double()
+    with in_threads(count) as everywhere:
+        exact = copy.deepcopy(everywhere.net).double()
         expected = nn.functional.mse_loss(exact(X.double()), Y.double())
         expected.backward()
         for _ in range(2):  # the second finds nothing left of the first
-            compute.net.zero_grad()
-            loss = compute(backpropagate, Batches(X, Y, None, micro_size, Ranks(), 0).full)
+            everywhere.net.zero_grad()
+            loss = everywhere(backpropagate, Batches(X, Y, None, micro_size, Ranks(), 0).full)
             assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-            for ours, theirs in zip(compute.net.parameters(), exact.parameters(), strict=True):
+            for ours, theirs in zip(everywhere.net.parameters(), exact.parameters(), strict=True):
                 assert ours.grad is not None
                 torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=1e-5, atol=1e-6)
 
@@ -84,8 +86,8 @@ def test_every_thread_has_a_network_and_its_part_of_the_cores(count: int, cores:
         return backpropagate(net, loss_function, x, y)
 
     together = threading.Barrier(count)
-    with in_threads(count, cores) as compute:
-        compute(watched, Batch([MicroBatch(X[:1], Y[:1], 1 / count)] * count, 1.0))
+    with in_threads(count, cores) as everywhere:
+        everywhere(watched, Batch([MicroBatch(X[:1], Y[:1], 1 / count)] * count, 1.0))
     networks, threads, of_each = map(set, zip(*seen, strict=True))
     assert len(networks) == len(threads) == count
     assert of_each == {cores}
@@ -95,8 +97,8 @@ def test_a_frozen_parameter_has_no_gradient() -> None:
     net = network.build("module", 1, 10, 1, seed=0)
     net.get_parameter("hidden.weight").requires_grad_(False)
     with ThreadPoolExecutor(2) as pool:
-        compute = Everywhere(net, nn.MSELoss(), Ranks(), [replicate(net)], pool)
-        compute(backpropagate, Batch([MicroBatch(X, Y, 0.5)] * 2, 1.0))
+        everywhere = Workers(net, nn.MSELoss(), Ranks(), [replicate(net)], pool)
+        everywhere(backpropagate, Batch([MicroBatch(X, Y, 0.5)] * 2, 1.0))
         assert [name for name, values in net.named_parameters() if values.grad is None] == ["hidden.weight"]
 
 
@@ -104,14 +106,14 @@ def test_an_error_in_a_thread_is_told() -> None:
     def broken(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
         raise MemoryError(f"for {len(x)} points")
 
-    with in_threads(2) as compute, pytest.raises(MemoryError, match="for 9 points"):
-        compute(broken, Batches(X, Y, None, 10, Ranks(), 0).full)
+    with in_threads(2) as everywhere, pytest.raises(MemoryError, match="for 9 points"):
+        everywhere(broken, Batches(X, Y, None, 10, Ranks(), 0).full)
 
 
 def test_an_accelerator_takes_one_thread() -> None:
     net = network.build("module", 1, 10, 1, seed=0)
-    with everywhere(net, nn.MSELoss(), Batches(X.to("meta"), Y.to("meta"), None, 1, Ranks(), 0)) as compute:
-        assert not compute.replicas
+    with workers(net, nn.MSELoss(), Batches(X.to("meta"), Y.to("meta"), None, 1, Ranks(), 0)) as everywhere:
+        assert not everywhere.replicas
 
 
 @pytest.mark.parametrize(("points", "hidden", "threads"), [(100, 10, 1), (20_000, 10, 1), (20_000, 1000, 2)])
@@ -120,7 +122,7 @@ def test_small_work_takes_one_thread(points: int, hidden: int, threads: int) -> 
     torch.set_num_threads(2)
     try:
         x = torch.zeros(points, 1)
-        with everywhere(
+        with workers(
             network.build("module", 1, hidden, 1, seed=0), nn.MSELoss(), Batches(x, x, None, points, Ranks(), 0)
         ):
             assert torch.get_num_threads() == threads
