@@ -44,14 +44,14 @@ def fingerprint(kernels: str, sections: dict[str, dict[str, Any]], ranks: Ranks)
     code = sorted(
         module.__file__ for name, module in sys.modules.items() if name.startswith("stages.") and module.__file__
     )
-    processor = "any x86-64" if kernels == "portable" else processor_model()
+    processor = "any processor" if kernels == "portable" else processor_model()
+    chosen = kernels, processor, torch.backends.cpu.get_cpu_capability(), f"{torch.get_num_threads()} threads"
     return {
         **{f"{name}.{key}": repr(value) for name, section in sections.items() for key, value in section.items()},
         "data/train.pt": digest("data/train.pt"),
         "code": " ".join(map(digest, code)),
         "torch": str(torch.__version__),
-        "kernels": f"{kernels}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
-        "processor": processor,
+        "kernels or processor": ", ".join(chosen),
         "number of ranks": f"{ranks.size} on {ranks.device.type}",
     }
 

@@ -1,6 +1,9 @@
 """Interrupted trainings, by real kills of real runs."""
 
 import contextlib
+import hashlib
+import io
+import os
 import random
 import re
 import signal
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from tests.conftest import ENVIRONMENT, Copy
 
@@ -111,8 +115,8 @@ def test_a_training_killed_again_and_again_ends_with_the_bits_of_one_left_alone(
     assert not state(long)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_save_and_say_how_far_it_got(long: Copy, number: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_sigterm_and_sighup_save_and_say_how_far_it_got(long: Copy, number: int) -> None:
     expected = outputs(long)
     told = interrupt(long, number)
     assert re.fullmatch(r"stopped at epoch \d+ of 3000; `dvc repro` resumes from there\n", told)
@@ -132,7 +136,7 @@ def test_dvc_goes_on_from_where_a_killed_training_was(long: Copy) -> None:
     [
         ({"train__learning_rate": 0.1}, "train.learning_rate"),
         ({"network__hidden": 11}, "network.hidden"),
-        ({"kernels": "native"}, "kernels"),
+        ({"kernels": "native"}, "kernels or processor"),
         ({"generate__seed": 2}, "data/train.pt"),
         ({}, "code"),
     ],
@@ -163,6 +167,74 @@ def test_a_damaged_state_is_told_and_left(stopped: Copy, tmp_path: Path, damage:
     copy.set(train__epochs=1)
     assert copy.stage("train") == "Starting from scratch: the checkpoint .checkpoint/train is damaged\n"
     assert not state(copy)
+
+
+def with_digest(body: bytes) -> bytes:
+    """Return a checkpoint with this content, sealed as ours are."""
+    return hashlib.blake2b(body).digest() + body
+
+
+def saved(state: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return with_digest(buffer.getvalue())
+
+
+@pytest.mark.parametrize("forge", ["text", "list", "no parts", "another network", "nan"])
+def test_foreign_content_under_a_right_digest_is_told_and_left(stopped: Copy, tmp_path: Path, forge: str) -> None:
+    copy = stopped.twin(tmp_path)
+    expected = outputs(copy.twin(tmp_path / "expected"))
+    path = copy.path / ".checkpoint/train"
+    content = torch.load(io.BytesIO(path.read_bytes()[64:]), weights_only=True)
+    forged = {
+        "text": with_digest(b"text"),
+        "list": saved([1, 2]),
+        "no parts": saved({"fingerprint": content["fingerprint"]}),
+        "another network": saved(content | {"net": {"weight": torch.zeros(3)}}),
+        "nan": saved(content | {"net": {name: values * torch.nan for name, values in content["net"].items()}}),
+    }
+    path.write_bytes(forged[forge])
+    assert copy.stage("train") == "Starting from scratch: the checkpoint .checkpoint/train is damaged\n"
+    assert outputs(copy) == expected
+    assert not state(copy)
+
+
+def test_a_checkpoint_that_cannot_be_written_warns_once_and_training_goes_on(long: Copy) -> None:
+    expected = outputs(long)
+    (long.path / ".checkpoint").rmdir()
+    (long.path / ".checkpoint").write_text("a file where the folder should be")
+    told = long.stage("train").splitlines()
+    assert told[0] == "Starting from scratch: the checkpoint .checkpoint/train cannot be read: Not a directory"
+    assert re.fullmatch(r"Training goes on without a checkpoint: .checkpoint/train: cannot be written: .*", told[1])
+    assert "The checkpoint .checkpoint/train cannot be removed: Not a directory" in told[2:]
+    assert outputs(long) == expected
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_to_who_asked_to_stop(long: Copy) -> None:
+    (long.path / ".checkpoint").rmdir()
+    (long.path / ".checkpoint").write_text("a file where the folder should be")
+    with psutil.Popen(PYTHON, cwd=long.path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        while "Training goes on" not in process.stderr.readline() and process.poll() is None:
+            pass
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=60)[1]
+    assert re.fullmatch(r"stopped at epoch \d+ of 3000, but .checkpoint/train: cannot be written: .*\n", told)
+    assert process.returncode == 2
+
+
+def test_a_folder_or_a_pipe_in_place_of_the_checkpoint_is_told_and_left(long: Copy) -> None:
+    expected = outputs(long)
+    path = long.path / ".checkpoint/train"
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+    told = long.stage("train")
+    assert told.startswith("Starting from scratch: the checkpoint .checkpoint/train cannot be read: Not a regular file")
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    (path / "file").touch()
+    told = long.stage("train")
+    assert "The checkpoint .checkpoint/train cannot be removed: " in told
+    assert outputs(long) == expected
 
 
 def test_a_short_training_writes_no_state(trained: Copy) -> None:

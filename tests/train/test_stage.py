@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stages import dataset, history, network
+from stages.dataset import Dataset
 from stages.errors import UserError
 from stages.generate import stage as generate
 from stages.generate.curve import Curve
@@ -191,6 +192,16 @@ def test_a_loss_that_is_not_finite_stops_training_and_names_the_epoch() -> None:
     with pytest.raises(UserError, match=f"^the loss is (nan|inf) at epoch {epoch}: lower train.learning_rate$"):
         trained(learning_rate=100, epochs=50)
     assert not Path("data/net.pkl").exists()
+
+
+@pytest.mark.parametrize("batch_size", [None, 30])
+def test_a_loss_that_is_not_finite_before_the_first_step_is_no_fault_of_the_learning_rate(
+    batch_size: int | None,
+) -> None:
+    x = torch.full((100, 1), 1e30)
+    dataset.write("data/train.pt", Dataset(x, x))
+    with pytest.raises(UserError, match="^the loss is inf before the first step: scale the data to a range near 1$"):
+        trained(batch_size=batch_size)
 
 
 def test_a_loss_that_is_not_finite_after_the_last_step_is_noticed() -> None:
