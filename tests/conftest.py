@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from ruamel.yaml import YAML
@@ -67,6 +67,13 @@ class Copy:
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test that is handed a Copy as slow: it starts processes of the project."""
+    for item in items:
+        if isinstance(item, pytest.Function) and Copy in get_type_hints(item.function).values():
+            item.add_marker("slow")
 
 
 @pytest.fixture
