@@ -26,7 +26,7 @@ lint: .venv/ready
 schema: .venv/ready
 	.venv/bin/python -m tools.params_schema
 
-# make bench QUICK=1: a look in under two minutes.
+# make bench QUICK=1: a look, in two or three minutes.
 bench: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick)
 
