@@ -1,7 +1,10 @@
 """What the README shows is what the code is."""
 
 import ast
+import re
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import PROJECT
 
@@ -22,3 +25,9 @@ def test_the_readme_shows_the_five_steps_as_they_are() -> None:
     source = without_docstrings(PROJECT / "stages/train/loop.py")
     source = source[source.index("def backpropagate") :]
     assert [line for line in shown.splitlines() if line] == [line for line in source.splitlines() if line]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *map(str, Path("docs").glob("*.md"))])
+def test_links_to_files_lead_to_files(page: str) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", (PROJECT / page).read_text(encoding="utf-8"))
+    assert all((PROJECT / page).parent.joinpath(link).exists() for link in links)
