@@ -29,5 +29,6 @@ def test_the_readme_shows_the_five_steps_as_they_are() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *map(str, Path("docs").glob("*.md"))])
 def test_links_to_files_lead_to_files(page: str) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", (PROJECT / page).read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([\w./-]+/[\w./-]*|[\w-]+\.\w+)[#)]", (PROJECT / page).read_text(encoding="utf-8"))
+    assert links
     assert all((PROJECT / page).parent.joinpath(link).exists() for link in links)
