@@ -86,9 +86,8 @@ def run(params: Params) -> None:
     points = dataset.read("data/train.pt")
     x, y = points.x.to(place), points.y.to(place)
     net = network.build(params.network.style, x.shape[1], hidden, y.shape[1], settings.seed).to(place)
-    micro_size = settings.micro_batch_size or fitting_micro_size(place, x.shape[1] + hidden + y.shape[1])
-    if not settings.micro_batch_size and layers.whole_batch_layer(net):
-        micro_size = settings.batch_size or len(x)
+    whole = settings.batch_size or len(x) if layers.whole_batch_layer(net) else None
+    micro_size = settings.micro_batch_size or whole or fitting_micro_size(place, x.shape[1] + hidden + y.shape[1])
     with joined(place) as ranks:
         batches = Batches(x, y, settings.batch_size, micro_size, ranks, settings.seed)
         decisive = params.model_dump(include={"network": True, "train": True}, exclude={"train": {"launcher"}})
