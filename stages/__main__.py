@@ -20,6 +20,8 @@ except ImportError:  # Windows, where only DVC's own lock keeps two runs apart
 PORTABLE = {
     "ATEN_CPU_CAPABILITY": "default",  # torch's own kernels
     "MKL_CBWR": "COMPATIBLE",  # torch's matrix products
+    "MKL_VML_DEBUG_CPU_TYPE": "1",  # torch's roots: what COMPATIBLE means, and misses: no approximate instructions
+    "ONEDNN_MAX_CPU_ISA": "SSE41",  # torch's GELU
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_CORETYPE": "Prescott",  # NumPy's matrix products, by which matplotlib places what it draws

@@ -1,0 +1,38 @@
+"""Portable kernels: what torch computes where CPUs have approximate instructions, or several code paths."""
+
+from tests.conftest import Copy
+
+SHOW = """
+import hashlib
+
+import torch
+from stages.params import StageParams as Params
+
+
+def run(params):
+    x = torch.arange(1, 20001) / 2**15
+    y = x.flip(0)
+    exact = {
+        "add": lambda x, y: x + y,
+        "subtract": lambda x, y: x - y,
+        "multiply": lambda x, y: x * y,
+        "divide": lambda x, y: x / y,
+        "reciprocal": lambda x, y: x.reciprocal(),
+        "square": lambda x, y: x.square(),
+    }
+    for name, operation in exact.items():  # rounded once: float64, rounded to float32, is what they must give
+        assert torch.equal(operation(x, y), operation(x.double(), y.double()).float()), name
+    root = x.sqrt()
+    assert (root.view(torch.int32) - x.double().sqrt().float().view(torch.int32)).abs().max() <= 1
+    values = [f(v) for v in (x, x.double()) for f in (torch.sqrt, torch.asin, torch.acos, torch.atan)]
+    values.append(torch.nn.functional.gelu(x * 8 - 2))
+    print(hashlib.sha256(b"".join(v.numpy().tobytes() for v in values)).hexdigest())
+"""
+# Of torch 2.13.0, on an AMD EPYC and, emulated, on an Intel Nehalem and another AMD EPYC.
+DIGEST = "4d90b59b204034620be43a704dd310456f15f21e410ee08203bc3f2d95aeb3cb"
+
+
+def test_operations_round_right_and_roots_and_gelu_have_the_bits_of_every_cpu(copy: Copy) -> None:
+    (copy.path / "stages/show").mkdir()
+    (copy.path / "stages/show/stage.py").write_text(SHOW)
+    assert copy.stage("show", MKL_VML_DEBUG_CPU_TYPE="3", ONEDNN_MAX_CPU_ISA="AVX2") == f"{DIGEST}\n"
