@@ -4,16 +4,22 @@ The file is torch.save's of a dict: x, float32 (n, n_feature); y, float32 (n, n_
 noise_variance, a float, where the variance of the noise in y is known.
 """
 
-import zipfile
+import re
+import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from stages import files
+from stages import archive, files
 from stages.errors import UserError
 
-CHUNK_ROWS = 1 << 20  # checked at a time
+# What torch.save writes, in a folder of the archive.
+RECORD = re.compile(
+    r"data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id"
+)
+CHUNK_VALUES = 1 << 20  # checked at a time
 
 
 class Dataset(NamedTuple):
@@ -33,15 +39,21 @@ def write(path: str, dataset: Dataset) -> None:
 
 
 def read(path: str) -> Dataset:
-    """Return the dataset in a file, mapped from the file rather than copied.
+    """Return the dataset in a file.
 
     Raises UserError where the file is missing or breaks the contract.
     """
-    with files.reading(path, "a dataset of this project"):
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip():  # torch does not compare the checksums
+    with files.reading(path, "a dataset of this project"), Path(path).open("rb") as file:
+        with archive.opened(file) as records:
+            folder = records.namelist()[0].partition("/")[0]
+            if not all(RECORD.fullmatch(name.removeprefix(f"{folder}/")) for name in records.namelist()):
                 raise ValueError
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            if records.read(f"{folder}/byteorder") != b"little":
+                raise ValueError
+        file.seek(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about kinds of tensors that are refused below
+            content = torch.load(file, map_location="cpu", weights_only=True)
     _check(path, content)
     return Dataset(**content)
 
@@ -58,13 +70,15 @@ def _check(path: str, content: Any) -> None:
         raise UserError(f"{path}: must hold a dict of x, y and, optionally, noise_variance")
     for name in ("x", "y"):
         values = content[name]
+        if isinstance(values, Tensor) and not _plain(values):
+            raise UserError(
+                f"{path}: {name} must be a plain tensor: dense, contiguous, on the CPU, without requires_grad"
+            )
         if not (isinstance(values, Tensor) and values.dtype == torch.float32 and values.ndim == 2):
             raise UserError(f"{path}: {name} must be a float32 tensor of two dimensions, got {_kind(values)}")
         if values.numel() == 0:
             raise UserError(f"{path}: {name} must have at least one row and one column, got {_kind(values)}")
-        if not (values.device.type == "cpu" and values.is_contiguous()):
-            raise UserError(f"{path}: {name} must be contiguous, on the CPU")
-        if not all(chunk.isfinite().all() for chunk in values.split(CHUNK_ROWS)):
+        if not all(chunk.isfinite().all() for chunk in values.flatten().split(CHUNK_VALUES)):
             raise UserError(f"{path}: {name} must be finite, got nan or inf")
     rows = len(content["x"]), len(content["y"])
     if rows[0] != rows[1]:
@@ -72,6 +86,15 @@ def _check(path: str, content: Any) -> None:
     variance = content.get("noise_variance", 0.0)
     if not (isinstance(variance, float) and 0 <= variance < float("inf")):
         raise UserError(f"{path}: noise_variance must be a finite float of at least 0, got {variance!r}")
+
+
+def _plain(values: Tensor) -> bool:
+    return (
+        type(values) is Tensor
+        and (values.device.type, values.layout) == ("cpu", torch.strided)
+        and not (values.is_nested or values.requires_grad or values.is_neg())
+        and values.is_contiguous()
+    )
 
 
 def _kind(value: object) -> str:

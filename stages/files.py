@@ -71,6 +71,8 @@ def reading(path: str, what: str) -> Iterator[None]:
         reason = error.strerror or error
         raise UserError(f"{path}: cannot be read: {reason}: fix this, then run `dvc repro`") from error
     except Exception as error:  # a damaged file makes readers raise all kinds of errors
+        if "can't allocate memory" in str(error):  # torch's MemoryError is a RuntimeError
+            raise
         raise UserError(f"{path}: is not {what}, or is damaged: run `dvc repro`") from error
 
 

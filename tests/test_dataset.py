@@ -1,8 +1,15 @@
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages import dataset
 from stages.dataset import Dataset
@@ -36,8 +43,6 @@ def test_what_is_written_is_read_back(path: str, variance: float | None) -> None
         ({"x": X, "y": Y[:, 0]}, r"y must be a float32 tensor of two dimensions, got torch.float32 \(5,\)"),
         ({"x": X[:0], "y": Y[:0]}, r"x must have at least one row and one column, got torch.float32 \(0, 2\)"),
         ({"x": X[:, :0], "y": Y}, r"x must have at least one row and one column, got torch.float32 \(5, 0\)"),
-        ({"x": X.T.contiguous().T, "y": Y}, "x must be contiguous, on the CPU"),
-        ({"x": X.to_sparse(), "y": Y}, "x must be contiguous, on the CPU"),
         ({"x": X, "y": Y.where(Y != Y[3], torch.nan)}, "y must be finite, got nan or inf"),
         ({"x": X.where(X != X[0, 1], torch.inf), "y": Y}, "x must be finite, got nan or inf"),
         ({"x": X, "y": Y, "noise_variance": -1.0}, "noise_variance must be a finite float of at least 0, got -1.0"),
@@ -49,6 +54,187 @@ def test_a_file_against_the_contract_is_refused(path: str, data: object, message
     torch.save(data, path)
     with pytest.raises(UserError, match=f"^{path}: {message}$"):
         dataset.read(path)
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        lambda x: x.T.contiguous().T,
+        lambda x: x[:1].expand(5, 2),
+        Tensor.to_sparse,
+        Tensor.to_sparse_csr,
+        lambda x: torch.nested.nested_tensor(list(x)),
+        lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged),
+        nn.Parameter,
+        lambda x: x.clone().requires_grad_(),
+        lambda x: torch.imag(torch.complex(x, x).conj()),  # holds its negative, and a flag
+        lambda x: x.to("meta"),
+    ],
+    ids="strided expanded coo csr nested jagged parameter requires_grad negated meta".split(),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_tensor_of_an_unusual_kind_is_refused(path: str, unusual: Callable[[Tensor], Tensor]) -> None:
+    torch.save({"x": unusual(X), "y": Y}, path)
+    rule = "x must be a plain tensor: dense, contiguous, on the CPU, without requires_grad"
+    with pytest.raises(UserError, match=f"^{path}: {rule}$"):
+        dataset.read(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantized_tensor_is_refused(path: str) -> None:
+    torch.save({"x": torch.quantize_per_tensor(X, 0.1, 0, torch.quint8), "y": Y}, path)
+    with pytest.raises(UserError, match=r"x must be a float32 tensor of two dimensions, got torch.quint8 \(5, 2\)$"):
+        dataset.read(path)
+
+
+class Subclass(Tensor):
+    """A class that torch.load does not know."""
+
+
+def test_a_tensor_of_a_class_of_its_own_is_refused(path: str) -> None:
+    torch.save({"x": X.as_subclass(Subclass), "y": Y}, path)
+    refused(path)
+
+
+@pytest.mark.parametrize("n", [1, 3, 5, 10, 50, 1000])
+def test_points_saved_by_plain_torch_are_read(tmp_path: Path, n: int) -> None:
+    table = torch.rand(2 * n, 1)
+    for half in (table[:n], table[n:]):  # views of what they were cut from
+        path = tmp_path / "my own.points.pt"  # whose stem is the archive's name
+        torch.save({"x": half, "y": half}, path)
+        assert torch.equal(dataset.read(str(path)).x, half)
+
+
+def rezipped(
+    path: str, compression: int = zipfile.ZIP_STORED, change: Callable[[str, bytes], bytes] = lambda _, data: data
+) -> bytes:
+    """Return the archive at path, written anew with its records changed."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w", compression) as archive:
+        for name in source.namelist():
+            archive.writestr(name, change(name, source.read(name)))
+    return target.getvalue()
+
+
+def refused(path: str) -> None:
+    with pytest.raises(UserError, match=f"^{path}: is not a dataset of this project, or is damaged: run `dvc repro`$"):
+        dataset.read(path)
+
+
+@pytest.mark.parametrize("n", [1, 3, 5, 10, 50, 1000])
+def test_a_compressed_archive_is_refused(path: str, n: int) -> None:
+    dataset.write(path, Dataset(torch.zeros(n, 1), torch.zeros(n, 1)))
+    Path(path).write_bytes(rezipped(path))
+    assert len(dataset.read(path).x) == n
+    Path(path).write_bytes(rezipped(path, zipfile.ZIP_DEFLATED))
+    refused(path)
+
+
+def test_a_zip_bomb_is_refused_before_it_unfolds(path: str) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("archive/data.pkl", "w") as bomb:
+        for _ in range(1 << 10):
+            bomb.write(bytes(1 << 20))
+    lines = f"""
+        import resource
+        from stages import dataset
+        from stages.errors import UserError
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            dataset.read({path!r})
+        except UserError:
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    assert int(ran(lines)) < 1 << 15  # KiB
+
+
+def test_a_dataset_that_does_not_fit_the_memory_says_so(path: str) -> None:
+    dataset.write(path, Dataset(torch.zeros(1 << 24, 1), torch.zeros(1 << 24, 1)))
+    lines = f"""
+        import resource
+        from stages import dataset
+        from stages.__main__ import message_for_user
+        resource.setrlimit(resource.RLIMIT_DATA, (1 << 25, 1 << 25))  # beyond what is there, it has to be asked for
+        try:
+            dataset.read({path!r})
+        except Exception as error:
+            print(message_for_user(error))
+    """
+    assert ran(lines).startswith("out of memory: ")
+
+
+def ran(lines: str) -> str:
+    """Return what a Python of its own prints when it runs these lines."""
+    return subprocess.run([sys.executable, "-c", dedent(lines)], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(
+    "name", [b"archive/code/net.py", b"archive/data/0/", b"other/data/7", b"archive/data/../7", b"archive/version\0"]
+)
+def test_a_record_of_another_name_is_refused(path: str, name: bytes) -> None:
+    dataset.write(path, Dataset(X, Y))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("?" * len(name), b"")
+    Path(path).write_bytes(Path(path).read_bytes().replace(b"?" * len(name), name))
+    refused(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_records_of_one_name_are_refused(path: str) -> None:
+    dataset.write(path, Dataset(X, Y))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("archive/data/0", bytes(X.nbytes))
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"), [(b"x", b""), (b"", b"x"), (b"", bytes(10**5)), (b"two", b""), (b"", b"two")]
+)
+def test_what_lies_before_or_behind_the_archive_is_refused(path: str, before: bytes, behind: bytes) -> None:
+    dataset.write(path, Dataset(X + 1, Y))
+    two = {b"two": Path(path).read_bytes()}
+    dataset.write(path, Dataset(X, Y))
+    Path(path).write_bytes(two.get(before, before) + Path(path).read_bytes() + two.get(behind, behind))
+    refused(path)
+
+
+def test_an_archive_whose_directories_differ_is_refused(path: str) -> None:
+    dataset.write(path, Dataset(X, Y))
+    content = bytearray(Path(path).read_bytes())
+    content[-34] ^= 1  # where the last bytes say that the directory of large archives is
+    Path(path).write_bytes(content)
+    refused(path)
+
+
+@pytest.mark.parametrize("order", [b"big", b"little-endian", b""])
+def test_another_byte_order_is_refused(path: str, order: bytes) -> None:
+    dataset.write(path, Dataset(X, Y))
+    content = rezipped(path, change=lambda name, data: order if name.endswith("byteorder") else data)
+    Path(path).write_bytes(content)
+    refused(path)
+
+
+def test_a_record_shorter_than_its_tensor_is_refused(path: str) -> None:
+    dataset.write(path, Dataset(X, Y))
+    content = rezipped(path, change=lambda name, data: data[:4] if name.endswith("data/0") else data)
+    Path(path).write_bytes(content)
+    refused(path)
+
+
+def test_what_was_read_stays_when_the_file_changes(path: str) -> None:
+    dataset.write(path, Dataset(X, Y))
+    read = dataset.read(path)
+    Path(path).write_bytes(bytes(Path(path).stat().st_size))
+    os.truncate(path, 0)
+    assert torch.equal(read.x, X)
+    assert torch.equal(read.y, Y)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
+def test_a_pipe_and_a_device_are_told_rather_than_waited_for(path: str) -> None:
+    os.mkfifo(path)
+    for each in (path, "/dev/zero"):
+        with pytest.raises(UserError, match=f"^{each}: is not a regular file: fix this, then run `dvc repro`$"):
+            dataset.read(each)
 
 
 def test_points_against_the_contract_are_not_written(path: str) -> None:
