@@ -9,15 +9,17 @@ import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import numpy as np
 import torch
-from torch import nn
-from torch.serialization import safe_globals
+from torch import Tensor, nn
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from stages import files, network
-from stages.errors import UserError
+from stages import archive, files, network
+from stages.errors import UserError, counted
+
+Sizes = tuple[int, int, int]  # n_feature, n_hidden, n_output
+Loaded = TypeVar("Loaded", nn.Module, dict[str, Tensor])
 
 
 def save_net(path: str, net: nn.Module) -> None:
@@ -37,9 +39,10 @@ def restore_net(path: str, n_feature: int, n_hidden: int, n_output: int) -> nn.M
 
     Raises UserError where the file is missing, damaged, or holds anything else; nothing in it has run then.
     """
-    expected = _expected(n_feature, n_hidden, n_output)
+    sizes = n_feature, n_hidden, n_output
+    expected = _expected(sizes)
     with safe_globals([type(module) for net in expected for module in net.modules()]):
-        return _load(path, expected)
+        return _load(path, sizes, expected)
 
 
 def restore_params(path: str, style: str, n_feature: int, n_hidden: int, n_output: int) -> nn.Module:
@@ -47,38 +50,47 @@ def restore_params(path: str, style: str, n_feature: int, n_hidden: int, n_outpu
 
     Raises UserError as `restore_net` does.
     """
-    expected = _expected(n_feature, n_hidden, n_output)
-    net = network.build(style, n_feature, n_hidden, n_output, seed=0)
-    net.load_state_dict(_load(path, [net.state_dict() for net in expected]))
+    sizes = n_feature, n_hidden, n_output
+    net = network.build(style, *sizes, seed=0)
+    net.load_state_dict(_load(path, sizes, [net.state_dict() for net in _expected(sizes)]))
     return net
 
 
-def _expected(n_feature: int, n_hidden: int, n_output: int) -> list[nn.Module]:
-    return [network.build(style, n_feature, n_hidden, n_output, seed=0) for style in network.STYLES]
+def _expected(sizes: Sizes) -> list[nn.Module]:
+    return [network.build(style, *sizes, seed=0) for style in network.STYLES]
 
 
-def _load(path: str, expected: Sequence[object]) -> Any:
+def _load(path: str, sizes: Sizes, expected: Sequence[Loaded]) -> Loaded:
     """Return what torch.save wrote to path, if it is like one of these objects except for the values of its tensors."""
     archives = [_saved(each) for each in expected]
     longest = max(map(len, archives)) + 4096  # the archive's name is part of the name of each record
     with files.reading(path, "a model of this project"):
         with Path(path).open("rb") as file:
             content = file.read(longest + 1)
-        if len(content) > longest:
+        records = _records(content) if len(content) <= longest else {}
+        if not any(_alike(records, _records(each)) for each in archives):
+            feature, hidden, output = map(counted, sizes, ("feature", "hidden neuron", "output"))
+            raise UserError(
+                f"{path}: does not hold a network of {feature}, {hidden} and {output}: "
+                "ask for the sizes that it was trained with, or run `dvc repro --force train`"
+            )
+        # Load what was compared, in an archive of our own: two readers can see two different things in a forged one.
+        own = io.BytesIO()
+        with zipfile.ZipFile(own, "w") as target:
+            for name, data in records.items():
+                target.writestr(f"archive/{name}", data)
+        own.seek(0)
+        if foreign := get_unsafe_globals_in_checkpoint(own):
+            raise UserError(
+                f"{path}: holds {', '.join(foreign)}, which is no module: "
+                "use modules in stages/network.py, e.g. nn.GELU() for F.gelu, then run `dvc repro`"
+            )
+        own.seek(0)
+        loaded: Loaded = torch.load(own, map_location="cpu", weights_only=True)
+        values = loaded.state_dict() if isinstance(loaded, nn.Module) else loaded
+        if not all(each.isfinite().all() for each in values.values()):
             raise ValueError
-        records = _records(content)
-        values = b"".join(data for name, data in records.items() if name.startswith("data/"))
-        if not np.isfinite(np.frombuffer(values, dtype="<f4")).all():
-            raise ValueError
-    if not any(_alike(records, _records(each)) for each in archives):
-        raise UserError(f"{path}: does not hold the network that params.yaml describes: run `dvc repro --force train`")
-    # Load what was compared, in an archive of our own: two readers can see two different things in a forged one.
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as target:
-        for name, data in records.items():
-            target.writestr(f"archive/{name}", data)
-    archive.seek(0)
-    return torch.load(archive, map_location="cpu", weights_only=True)
+    return loaded
 
 
 def _saved(value: object) -> bytes:
@@ -88,12 +100,9 @@ def _saved(value: object) -> bytes:
 
 
 def _records(content: bytes) -> dict[str, bytes]:
-    """Return the records of an archive of torch.save by name, without the archive's name; refuse compressed ones."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > len(content) for entry in entries):
-            raise ValueError
-        return {entry.filename.partition("/")[2]: archive.read(entry) for entry in entries}
+    """Return the records of an archive of torch.save by name, without the archive's name."""
+    with archive.opened(io.BytesIO(content)) as opened:
+        return {name.partition("/")[2]: opened.read(name) for name in opened.namelist()}
 
 
 def _alike(records: dict[str, bytes], expected: dict[str, bytes]) -> bool:

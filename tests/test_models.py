@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
 from stages import models, network
 from stages.errors import UserError
@@ -61,6 +61,73 @@ def test_either_style_restores_both_ways_and_its_state_dict_into_the_other(style
     assert torch.equal(models.restore_params("net_params.pkl", built, *SIZES)(x), net(x))
     torch.save(whole, "again.pkl")
     assert torch.equal(models.restore_net("again.pkl", *SIZES)(x), net(x))
+
+
+class Deep(nn.Module):
+    """A network of many kinds of layers, as a user may write it."""
+
+    def __init__(self, n_feature: int, n_hidden: int, n_output: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(n_feature, n_hidden), nn.BatchNorm1d(n_hidden), nn.GELU())
+        self.second = nn.Sequential(nn.Linear(n_hidden, n_hidden), nn.LayerNorm(n_hidden), nn.Dropout(0.5))
+        self.predict = nn.Linear(n_hidden, n_output)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.predict(self.second(self.first(x)))
+
+
+def deep_sequential(n_feature: int, n_hidden: int, n_output: int) -> nn.Sequential:
+    net = Deep(n_feature, n_hidden, n_output)
+    return nn.Sequential(OrderedDict(first=net.first, second=net.second, predict=net.predict))
+
+
+@pytest.mark.parametrize("built", STYLES)
+@pytest.mark.parametrize("style", STYLES)
+def test_a_network_of_many_layers_and_buffers_is_restored_both_ways(
+    monkeypatch: pytest.MonkeyPatch, style: str, built: str
+) -> None:
+    monkeypatch.setattr(network, "STYLES", {"module": Deep, "sequential": deep_sequential})
+    net = stepped(new(style))
+    batches = 0x7F800000  # the bytes of an infinite float32
+    net.get_buffer("first.1.num_batches_tracked").fill_(batches)
+    models.save_net("net.pkl", net)
+    models.save_params("net_params.pkl", net)
+    x = torch.rand(20, SIZES[0])
+    whole, rebuilt = models.restore_net("net.pkl", *SIZES), models.restore_params("net_params.pkl", built, *SIZES)
+    for restored in (whole, rebuilt):
+        assert bytes_of(restored.state_dict()) == bytes_of(net.state_dict())
+        assert restored.training
+        assert torch.equal(restored.eval()(x), net.eval()(x))
+        assert int(restored.get_buffer("first.1.num_batches_tracked")) == batches
+        net.train()
+
+
+def test_a_buffer_that_is_not_finite_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "STYLES", {"module": Deep, "sequential": deep_sequential})
+    for broken in ("first.1.running_mean", "first.1.running_var"):
+        net = new()
+        net.get_buffer(broken).fill_(torch.nan)
+        refused(bytes_of(net))
+        refused(bytes_of(net.state_dict()))
+
+
+class Functional(Net):
+    """A network that holds a function, which the allow-list of torch.load does not name."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.activation = nn.functional.gelu
+
+
+def test_a_network_that_holds_more_than_modules_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "STYLES", {"module": Functional})
+    models.save_net("net.pkl", new())
+    with pytest.raises(UserError) as told:
+        models.restore_net("net.pkl", *SIZES)
+    assert str(told.value) == (
+        "net.pkl: holds torch._C._nn.gelu, which is no module: "
+        "use modules in stages/network.py, e.g. nn.GELU() for F.gelu, then run `dvc repro`"
+    )
 
 
 class Call:
@@ -148,7 +215,7 @@ def refused(content: bytes) -> None:
     """Assert that both readers refuse the file in one line."""
     Path("model.pkl").write_bytes(content)
     for restore in (models.restore_net, functools.partial(models.restore_params, style="module")):
-        with pytest.raises(UserError, match=r"^model.pkl: (is|does) not [^\n]*: run `dvc repro( --force train)?`$"):
+        with pytest.raises(UserError, match=r"^model.pkl: (is|does) not [^\n]*`$"):
             restore("model.pkl", n_feature=SIZES[0], n_hidden=SIZES[1], n_output=SIZES[2])
 
 
@@ -158,23 +225,47 @@ def test_what_is_no_network_of_ours_is_refused_and_nothing_of_it_runs(name: str)
     assert not Path("trap").exists()
 
 
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ((2, 11, 3), "2 features, 11 hidden neurons and 3 outputs"),
+        ((2, 9, 3), "2 features, 9 hidden neurons and 3 outputs"),
+        ((1, 1, 1), "1 feature, 1 hidden neuron and 1 output"),
+        ((2, 10**3, 3), "2 features, 1000 hidden neurons and 3 outputs"),
+    ],
+)
+def test_other_sizes_are_told_with_those_that_were_asked_for(sizes: tuple[int, int, int], words: str) -> None:
+    models.save_net("net.pkl", new())
+    models.save_params("net_params.pkl", new())
+    for restore in (
+        lambda: models.restore_net("net.pkl", *sizes),
+        lambda: models.restore_params("net_params.pkl", "module", *sizes),
+    ):
+        with pytest.raises(UserError, match=f".pkl: does not hold a network of {words}: ask for the sizes"):
+            restore()
+
+
 def test_a_network_is_no_state_dict_and_the_other_way_round() -> None:
     Path("net.pkl").write_bytes(bytes_of(new()))
     Path("net_params.pkl").write_bytes(bytes_of(new().state_dict()))
-    with pytest.raises(UserError, match="does not hold the network"):
+    with pytest.raises(UserError, match="does not hold a network"):
         models.restore_net("net_params.pkl", *SIZES)
-    with pytest.raises(UserError, match="does not hold the network"):
+    with pytest.raises(UserError, match="does not hold a network"):
         models.restore_params("net.pkl", "module", *SIZES)
 
 
 def rezipped(
-    *, compress: int = zipfile.ZIP_STORED, rename: dict[str, str] | None = None, more: dict[str, bytes] | None = None
+    *,
+    compress: int = zipfile.ZIP_STORED,
+    rename: dict[str, str] | None = None,
+    replace: dict[str, bytes] | None = None,
+    more: dict[str, bytes] | None = None,
 ) -> bytes:
     """Return an archive of our network, written anew with changes."""
     source, target = zipfile.ZipFile(io.BytesIO(bytes_of(new()))), io.BytesIO()
     with source, zipfile.ZipFile(target, "w", compress) as archive:
         for name in source.namelist():
-            archive.writestr((rename or {}).get(name, name), source.read(name))
+            archive.writestr((rename or {}).get(name, name), (replace or {}).get(name, source.read(name)))
         for name, data in (more or {}).items():
             archive.writestr(name, data)
     return target.getvalue()
@@ -196,9 +287,10 @@ def test_a_plainly_rezipped_archive_of_ours_is_ours() -> None:
         rezipped(more={"../../trap": b"x"}),
         rezipped(more={"/trap": b"x"}),
         rezipped(rename={"archive/data/0": "archive/../data/0"}),
+        rezipped(replace={"archive/.data/serialization_id": b"\xff" * 40}),
         bytes_of(new()) + bytes(10**5),
     ],
-    ids=["empty", "text", "bare pickle", "deflated", "bomb", "traversal", "absolute", "renamed", "tail"],
+    ids=["empty", "text", "bare pickle", "deflated", "bomb", "traversal", "absolute", "renamed", "no text", "tail"],
 )
 def test_archives_that_are_not_as_torch_writes_them_are_refused(content: bytes) -> None:
     refused(content)
@@ -230,6 +322,16 @@ def test_a_missing_file_and_a_folder_say_what_to_do() -> None:
         UserError, match=r"^folder.pkl: cannot be read: Is a directory: fix this, then run `dvc repro`$"
     ):
         models.restore_net("folder.pkl", *SIZES)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
+def test_a_pipe_and_a_device_are_told_rather_than_waited_for() -> None:
+    os.mkfifo("net.pkl")
+    for path in ("net.pkl", "/dev/zero"):
+        with pytest.raises(UserError, match=f"^{path}: is not a regular file: fix this, then run `dvc repro`$"):
+            models.restore_net(path, *SIZES)
+        with pytest.raises(UserError, match=f"^{path}: is not a regular file: fix this, then run `dvc repro`$"):
+            models.restore_params(path, "module", *SIZES)
 
 
 FIRST = new()
