@@ -1,3 +1,6 @@
+import gzip
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +32,16 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         {"y": np.ones(3, "f4")},
         {"predictions": np.ones((2, 3), "f4")},
         {"epochs": np.array([{}, {}])},  # would need pickle
+        {"epochs": np.array([0.0, 10.0])},
+        {"epochs": np.array([0, 10], ">i8")},
+        {"epochs": np.array([0, 0])},
+        {"epochs": np.array([1, 10])},
+        {"losses": np.array([0.5, 0.1], "f4")},
+        {"x": np.ones((3, 1))},
+        {"x": np.ones((3, 0), "f4")},
+        {"x": np.array([["1"], ["2"], ["3"]])},
+        {"predictions": np.ones((2, 3, 2), bool)},
+        {"more": np.ones(1)},
     ],
 )
 def test_snapshots_of_another_shape_are_refused(tmp_path: Path, change: dict[str, np.ndarray]) -> None:
@@ -39,13 +52,65 @@ def test_snapshots_of_another_shape_are_refused(tmp_path: Path, change: dict[str
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"epoch,loss\n0,x\n", b"epoch,loss\n1,0.5\n", b"epoch,loss\n0,nan\n", b"\xff\n0,1"]
+    "content",
+    [
+        b"",
+        b"epoch,loss\n",
+        b"epoch,loss\n0,x\n",
+        b"epoch,loss\n1,0.5\n",
+        b"epoch,loss\n0,nan\n",
+        b"epoch,loss\n0,0.5",
+        b"epoch,loss\n0,0.5\n\n",
+        b"epoch,loss\n0,0.5 # no comment\n",
+        b"epoch,loss,more\n0,0.5,1\n",
+        b"loss,epoch\n0,0.5\n",
+        b"\xff\n0,1",
+    ],
 )
 def test_a_damaged_loss_table_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "loss.csv"
     path.write_bytes(content)
     with pytest.raises(UserError, match="is not a table of epoch and loss, or is damaged: run `dvc repro`$"):
         history.read_losses(str(path))
+
+
+def test_snapshots_in_an_archive_of_another_kind_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "history.npz"
+    history.write_snapshots(str(path), SNAPSHOTS)
+    archive = path.read_bytes()
+    np.savez_compressed(path, **SNAPSHOTS._asdict())
+    for content in (path.read_bytes(), archive + b"x", b"x" + archive, archive + archive):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="is not a history of this project, or is damaged: run `dvc repro`$"):
+            history.read_snapshots(str(path))
+
+
+def test_predictions_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "history.npz"
+    with pytest.raises(
+        UserError, match=r"history.npz: predictions must be finite, got nan or inf: lower train.learning_rate$"
+    ):
+        history.write_snapshots(str(path), SNAPSHOTS._replace(predictions=SNAPSHOTS.predictions * np.inf))
+    assert not path.exists()
+
+
+def test_a_packed_table_beside_a_missing_one_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "loss.csv"
+    history.write_losses(str(path), [0.1])
+    with gzip.open(f"{path}.gz", "wb") as packed:
+        packed.write(path.read_bytes())
+    path.unlink()
+    with pytest.raises(UserError, match="loss.csv: is missing: run `dvc repro`$"):
+        history.read_losses(str(path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
+@pytest.mark.parametrize("read", [history.read_snapshots, history.read_losses])
+def test_a_pipe_and_a_device_are_told_rather_than_waited_for(tmp_path: Path, read: Callable[[str], object]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (str(tmp_path / "pipe"), "/dev/zero"):
+        with pytest.raises(UserError, match=f"^{path}: is not a regular file: fix this, then run `dvc repro`$"):
+            read(path)
 
 
 def test_missing_files_say_what_to_do() -> None:
