@@ -1,9 +1,12 @@
 """The metrics of a regression."""
 
 import math
+from collections.abc import Iterable
 from typing import TypedDict
 
 from torch import Tensor
+
+CHUNK_VALUES = 1 << 18  # averaged at a time
 
 
 class Metrics(TypedDict):
@@ -15,14 +18,27 @@ class Metrics(TypedDict):
     r2: float | None  # 1 - Σ(y - prediction)² / Σ(y - mean y)²; None where all y are the same
 
 
-def regression_metrics(prediction: Tensor, y: Tensor) -> Metrics:
-    """Return the metrics of predictions, (n, n_output), against the truth y, (n, n_output), computed in float64."""
-    y = y.double()
-    error = prediction.double() - y
-    mse, variance = error.square().mean().item(), (y - y.mean(dim=0)).square().mean().item()
+def regression_metrics(predictions: Iterable[Tensor], y: Tensor) -> Metrics:
+    """Return the metrics of predictions against the truth y, (n, n_output), computed in float64.
+
+    The predictions come in chunks of rows, (k, n_output), and are let go of one by one.
+    """
+    rows = max(1, CHUNK_VALUES // y.shape[1])
+    mean_y = sum(chunk.double().sum(dim=0) for chunk in y.split(rows)) / len(y)  # (n_output,)
+    squares = absolutes = deviations = 0.0
+    row = 0
+    for prediction in predictions:
+        truth = y[row : row + len(prediction)].double()
+        assert prediction.shape == truth.shape  # else they would be broadcast
+        error = prediction.double() - truth
+        squares += error.square().sum().item()
+        absolutes += error.abs().sum().item()
+        deviations += (truth - mean_y).square().sum().item()
+        row += len(prediction)
+    mse, variance = squares / y.numel(), deviations / y.numel()
     return {
         "mse": mse,
         "rmse": math.sqrt(mse),
-        "mae": error.abs().mean().item(),
+        "mae": absolutes / y.numel(),
         "r2": 1 - mse / variance if variance else None,
     }

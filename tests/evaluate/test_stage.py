@@ -1,18 +1,22 @@
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stages import dataset, models, network
 from stages.dataset import Dataset
 from stages.errors import UserError
 from stages.evaluate import stage as evaluate
 from stages.network import Network
+from tests.conftest import ENVIRONMENT, PROJECT
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +76,115 @@ def test_metrics_are_those_of_numpy_in_float64(n_output: int) -> None:
         },
         rel=1e-12,
     )
+
+
+def test_metrics_of_points_in_one_chunk_are_those_of_torch_to_the_last_bit() -> None:
+    net = save(n_feature=2, n_output=2, points=1000)
+    metrics = evaluated()
+    x, y, _ = dataset.read("data/test.pt")
+    error = net(x).detach().double() - y.double()
+    mse, variance = error.square().mean().item(), (y.double() - y.double().mean(dim=0)).square().mean().item()
+    assert metrics["test_mse"] == mse
+    assert metrics["test_mae"] == error.abs().mean().item()
+    assert metrics["test_r2"] == 1 - mse / variance
+
+
+@pytest.mark.parametrize(("n_feature", "n_output"), [(1, 1), (3, 2)])
+def test_metrics_of_points_in_many_chunks_are_those_of_all_at_once(n_feature: int, n_output: int) -> None:
+    net = save(n_feature=n_feature, n_output=n_output, points=300_001)
+    metrics = evaluated()
+    x, y, _ = dataset.read("data/test.pt")
+    error = net(x).detach().double() - y.double()
+    mse, variance = error.square().mean().item(), (y.double() - y.double().mean(dim=0)).square().mean().item()
+    assert metrics["test_mse"] == pytest.approx(mse, rel=1e-6)
+    assert metrics["test_mae"] == pytest.approx(error.abs().mean().item(), rel=1e-6)
+    assert metrics["test_r2"] == pytest.approx(1 - mse / variance, rel=1e-6)
+    assert metrics["max_abs_difference"] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the most memory that a process had")
+def test_the_memory_beyond_the_points_does_not_grow_with_them() -> None:
+    beyond = []
+    for points in (1 << 17, 1 << 22):
+        save(points=points)
+        lines = f"""
+            import re
+            from pathlib import Path
+            from stages.evaluate import stage as evaluate
+            from stages.network import Network
+            most = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+            before = most()
+            evaluate.run(evaluate.Params(kernels="portable", network=Network(style="module", hidden=10)))
+            print(most() - before - {8 * points})
+        """
+        environment = ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}
+        done = subprocess.run([sys.executable, "-c", dedent(lines)], env=environment, check=True, stdout=-1, text=True)
+        beyond.append(int(done.stdout))
+    assert beyond[1] - beyond[0] < 20 << 20  # bytes
+
+
+@pytest.mark.parametrize(
+    ("n_feature", "n_output", "got"), [(1, 2, "1 and 2"), (2, 1, "2 and 1"), (2, 2, "2 and 2"), (3, 1, "3 and 1")]
+)
+def test_test_points_of_other_widths_than_the_training_points_are_told(n_feature: int, n_output: int, got: str) -> None:
+    save()
+    dataset.write("data/test.pt", Dataset(torch.rand(9, n_feature), torch.rand(9, n_output)))
+    with pytest.raises(UserError) as told:
+        evaluated()
+    assert str(told.value) == f"data/test.pt: must have 1 feature and 1 output as data/train.pt has, got {got}"
+    assert not Path("data/metrics.json").exists()
+
+
+def test_points_that_the_models_are_too_narrow_for_are_told() -> None:
+    net = save()
+    save(n_feature=2)
+    models.save_net("data/net.pkl", net)
+    with pytest.raises(UserError, match="^data/net.pkl: does not hold a network of 2 features, 10 hidden neurons and "):
+        evaluated()
+
+
+class Forgetful(network.Net):
+    """A network that drops hidden values at random while it is trained."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.predict(self.dropout(self.hidden(x).relu()))
+
+
+def test_networks_are_measured_in_evaluation_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "STYLES", {"module": Forgetful})
+    net = save()
+    assert net.training
+    metrics = evaluated()
+    x, y, _ = dataset.read("data/test.pt")
+    assert metrics["test_mse"] == pytest.approx(nn.functional.mse_loss(net.eval()(x), y).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+@pytest.mark.parametrize("factor", [1e38, -1e38])
+def test_predictions_that_overflow_are_told_and_nothing_is_written(name: str, factor: float) -> None:
+    net = save()
+    with torch.no_grad():
+        net.hidden.weight.fill_(1)
+        net.predict.weight.fill_(factor)
+    models.save_net("data/net.pkl", net)
+    models.save_params("data/net_params.pkl", net)
+    for each in ("train", "test"):
+        x = torch.full((70_000, 1), 0.0)
+        x[-1] = 10.0 if each == name else 0.0
+        dataset.write(f"data/{each}.pt", Dataset(x, x))
+    with pytest.raises(UserError) as told:
+        evaluated()
+    assert str(told.value) == "data/net.pkl: must predict finite values, got nan or inf: lower train.learning_rate"
+    assert [path.name for path in Path("data").iterdir() if path.suffix in (".json", ".csv")] == []
+
+
+def test_a_noise_floor_of_next_to_nothing_has_no_multiple() -> None:
+    save(noise_variance=5e-324)
+    assert evaluated()["test_mse_over_noise_floor"] is None
 
 
 @pytest.mark.parametrize("noise_variance", [None, 0.0])
