@@ -196,24 +196,19 @@ def test_metrics_that_have_no_value_are_null(noise_variance: float | None) -> No
     assert metrics["test_mse_over_noise_floor"] is None
 
 
-def test_predictions_are_a_table_of_at_most_a_thousand_rows() -> None:
-    net = save(points=2500)
+@pytest.mark.parametrize(("n_output", "points", "rows"), [(1, 2500, 1000), (3, 2500, 333), (1001, 2, 1)])
+def test_predictions_are_a_table_of_at_most_a_thousand_rows_or_one_point(n_output: int, points: int, rows: int) -> None:
+    net = save(n_feature=2, n_output=n_output, points=points)
     evaluated()
-    with Path("data/predictions.csv").open(newline="") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    assert len(rows) == 1000
+    with Path("data/predictions.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == rows * n_output
     x, y, _ = dataset.read("data/test.pt")
-    for row, index in ((rows[0], 0), (rows[-1], 2499)):
-        prediction = net(x[index]).item()
-        expected = {"x": x[index].item(), "y": y[index].item(), "net": prediction, "net_params": prediction}
-        assert row == pytest.approx(expected, rel=1e-6)
-
-
-def test_several_features_and_outputs_have_a_column_each() -> None:
-    save(n_feature=2, n_output=2)
-    evaluated()
-    header = Path("data/predictions.csv").read_text(encoding="utf-8").splitlines()[0]
-    assert header == "x_0,x_1,y_0,y_1,net_0,net_1,net_params_0,net_params_1"
+    for row, index, output in [(table[0], 0, 0), (table[-1], points - 1 if rows > 1 else 0, n_output - 1)]:
+        assert row.pop("output") == ("y" if n_output == 1 else f"y_{output}")
+        values = {"x": x[index, 0], "x_1": x[index, 1], "y": y[index, output], "net": net(x[index])[output]}
+        expected = {name: value.item() for name, value in values.items()}
+        assert {name: float(value) for name, value in row.items()} == pytest.approx(expected, rel=1e-6)
 
 
 def test_one_bit_of_difference_ends_the_stage() -> None:
