@@ -51,6 +51,8 @@ def run(stage: str) -> None:
     document = params.load("params.yaml")
     if document.get("kernels") != "native":
         os.environ.update(PORTABLE)
+    for name in [name for name in os.environ if name.startswith("TQDM_")]:  # settings of the user's own progress bars
+        del os.environ[name]
     if "RANK" not in os.environ and int(os.environ.get(SLURM["WORLD_SIZE"], "1")) > 1:
         translated = {name: os.environ[slurm_name] for name, slurm_name in SLURM.items()}
         os.environ.update({"MASTER_PORT": "29500"} | translated | os.environ)

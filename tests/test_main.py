@@ -65,6 +65,12 @@ def test_what_is_no_stage_is_told(trained: Copy, words: list[str]) -> None:
     assert told == f"python -m stages STAGE: must be one of {stages}, got {' '.join(words)!r}\n"
 
 
+def test_the_users_own_settings_of_tqdm_change_nothing(copy: Copy) -> None:
+    copy.set(train__epochs=2)
+    copy.stage("generate")
+    assert copy.stage("train", TQDM_MININTERVAL="often", TQDM_DESC="mine") == ""
+
+
 def test_a_bug_keeps_its_traceback(copy: Copy) -> None:
     (copy.path / "stages/broken").mkdir()
     (copy.path / "stages/broken/stage.py").write_text(
