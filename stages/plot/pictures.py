@@ -5,14 +5,17 @@ from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from stages import files
 from stages.history import Snapshots
+from stages.plot.defaults import matplotlib_defaults
+
+with matplotlib_defaults():
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
 
 HALO = withStroke(linewidth=3, foreground="white")  # keeps red text readable over blue points
 

@@ -6,7 +6,6 @@ and loss.png. Imports no torch.
 
 from typing import Annotated
 
-import matplotlib
 from pydantic import Field
 
 from stages import history
@@ -35,7 +34,6 @@ def run(params: Params) -> None:
     losses = history.read_losses("data/loss.csv")
     if len(losses) != snapshots.epochs[-1]:
         raise UserError(f"data/loss.csv: must have {snapshots.epochs[-1]} epochs, got {len(losses)}: run `dvc repro`")
-    matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
 
     write_picture("data/plots/data.png", draw_data(snapshots.x, snapshots.y, dpi))
     write_picture("data/plots/loss.png", draw_losses(losses, dpi))

@@ -1,7 +1,10 @@
 import io
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +14,9 @@ from PIL import Image, ImageSequence
 from stages import history
 from stages.errors import UserError
 from stages.history import Snapshots
-from stages.plot import pictures
+from stages.plot import defaults, pictures
 from stages.plot import stage as plot
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, Copy
 
 RED = (255, 0, 0)
 
@@ -103,17 +106,6 @@ def test_limits_hold_all_but_predictions_far_off() -> None:
     assert pictures.y_limits(y, np.array([-1e9, 1e9])) == (-1.05, 2.05)
 
 
-def test_the_users_own_matplotlib_style_changes_nothing(plotted: Path) -> None:
-    before = (plotted / "loss.png").read_bytes()
-    (plotted.parents[1] / "matplotlibrc").write_text("figure.facecolor: black\nfont.size: 30\n")
-    code = (
-        "from stages.plot import stage; "
-        "stage.run(stage.Params(kernels='portable', plot=stage.Plot(dpi=50, frame_seconds=0.25)))"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=plotted.parents[1], env={"PYTHONPATH": str(PROJECT)}, check=True)
-    assert (plotted / "loss.png").read_bytes() == before
-
-
 def test_a_loss_table_of_other_epochs_than_the_history_is_told(plotted: Path) -> None:
     history.write_losses("data/loss.csv", [0.5] * 24)
     with pytest.raises(UserError, match="^data/loss.csv: must have 25 epochs, got 24: run `dvc repro`$"):
@@ -123,3 +115,49 @@ def test_a_loss_table_of_other_epochs_than_the_history_is_told(plotted: Path) ->
 def test_plotting_imports_no_torch() -> None:
     code = "import sys, stages.plot.stage; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
+
+
+def foreign_settings(folder: Path) -> None:
+    """Write a settings file that cannot be read, and a list of fonts that has another font by the name of ours."""
+    folder.mkdir(parents=True)
+    (folder / "matplotlibrc").write_bytes(b"\xff\xfe")
+    fonts = json.dumps(defaults.FONTS).replace("DejaVuSans.ttf", "DejaVuSerif.ttf")
+    (folder / defaults.FONT_LIST).write_text(fonts, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"MPLBACKEND": "inline"},
+        {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+        {"MATPLOTLIBRC": "rc"},
+        {"MPLCONFIGDIR": "rc"},
+        {"MPLCONFIGDIR": "/dev/null"},
+        {"HOME": "home", "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": ""},
+    ],
+)
+def test_the_users_own_settings_and_fonts_of_matplotlib_change_nothing(done: Copy, environment: dict[str, Any]) -> None:
+    before = {path: path.read_bytes() for path in done.path.glob("data/plots/**/*.*")}
+    for folder in ("rc", "home/.config/matplotlib", "home/.cache/matplotlib"):
+        foreign_settings(done.path / folder)
+    (done.path / "matplotlibrc").write_text("figure.facecolor: black\nfont.size: 30\nno.such.key: 1\n")
+    assert done.stage("plot", **environment) == ""
+    assert {path: path.read_bytes() for path in done.path.glob("data/plots/**/*.*")} == before
+
+
+def test_nothing_is_written_to_the_users_home(done: Copy, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    done.stage("plot", HOME=str(tmp_path / "home"), XDG_CONFIG_HOME="", XDG_CACHE_HOME="")
+    assert not list((tmp_path / "home").iterdir())
+
+
+def test_the_only_font_is_one_that_matplotlib_brings() -> None:
+    code = "from stages.plot import pictures; from matplotlib.font_manager import fontManager; "
+    code += "import matplotlib; print(*[font.fname for font in fontManager.ttflist], matplotlib.get_data_path())"
+    found = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, stdout=-1, text=True).stdout.split()
+    assert found == [str(Path(found[-1], "fonts/ttf/DejaVuSans.ttf")), found[-1]]
+
+
+def test_no_room_for_temporary_files_is_told(copy: Copy) -> None:
+    told = copy.run("prlimit", "--fsize=0", "python", "-m", "stages", "plot", status=2)
+    assert re.fullmatch(r"no temporary folder can be made: [^\n]*: fix this, then run `dvc repro`\n", told)
