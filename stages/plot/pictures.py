@@ -16,6 +16,7 @@ with matplotlib_defaults():
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
 HALO = withStroke(linewidth=3, foreground="white")  # keeps red text readable over blue points
 
@@ -31,34 +32,56 @@ def image_of(canvas: FigureCanvasAgg) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
+def x_label(x: np.ndarray) -> str:
+    """Return what the pictures show from left to right: x, (m, n_feature), or its first column."""
+    return "x" if x.shape[1] == 1 else "first column of x"
+
+
 def draw_data(x: np.ndarray, y: np.ndarray, dpi: int) -> Image.Image:
     """Return a scatter plot of y, (m, n_output), over the first column of x, (m, n_feature)."""
-    canvas, axes = new_axes(dpi, title="Training data", xlabel="x", ylabel="y")
+    canvas, axes = new_axes(dpi, title="Training data", xlabel=x_label(x), ylabel="y")
     axes.plot(x[:, 0], y, "o", color="C0")
     canvas.draw()
     return image_of(canvas)
 
 
 def draw_losses(losses: np.ndarray, dpi: int) -> Image.Image:
-    """Return the loss curve, losses (epochs,), on a log scale."""
-    canvas, axes = new_axes(dpi, title="Training loss", xlabel="epoch", ylabel="loss", yscale="log")
-    axes.plot(losses)
-    axes.grid(which="both", alpha=0.3)
-    canvas.draw()
+    """Return the loss curve, losses (epochs,)."""
+    canvas, _ = loss_axes(losses, dpi)
     return image_of(canvas)
+
+
+def loss_axes(losses: np.ndarray, dpi: int) -> tuple[FigureCanvasAgg, Axes]:
+    """Return the axes of the loss curve and their canvas. The scale is logarithmic, a loss of 0 below all others."""
+    canvas, axes = new_axes(dpi, title="Training loss", xlabel="epoch", ylabel="loss")
+    axes.plot(losses, marker="o" if len(losses) == 1 else "")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    positive = losses[losses > 0]
+    if len(positive):
+        steps = (1, 2, 5) if positive.max() / positive.min() < 1e3 else (1,)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))  # evenly spaced ones where it finds fewer than two
+        axes.yaxis.set_major_formatter("{x:.9g}")
+        axes.yaxis.set_minor_formatter("")
+    axes.grid(which="both", alpha=0.3)
+    canvas.figure.tight_layout()  # labels can be wide
+    canvas.draw()
+    return canvas, axes
 
 
 def draw_learning(snapshots: Snapshots, dpi: int) -> Iterator[Image.Image]:
     """Yield a picture of each snapshot, in the colours of `palette`: points, prediction as a red line, loss.
 
-    The points and axes are drawn once and restored under each prediction, which is the only thing that changes.
+    With several features the prediction is red points, since it is no curve over the first of them. The points of the
+    data and the axes are drawn once and restored under each prediction, which is the only thing that changes.
     """
     order = np.argsort(snapshots.x[:, 0], kind="stable")
     x, y, predictions = snapshots.x[order, 0], snapshots.y[order], snapshots.predictions[:, order]
-    canvas, axes = new_axes(dpi, title="Learning", xlabel="x", ylabel="y")
+    canvas, axes = new_axes(dpi, title="Learning", xlabel=x_label(snapshots.x), ylabel="y")
     axes.plot(x, y, "o", color="C0")
     axes.set(xlim=axes.get_xlim(), ylim=y_limits(y, predictions))
-    lines = axes.plot(x, predictions[0], color="red", linewidth=5, animated=True)
+    style = "-" if snapshots.x.shape[1] == 1 else "."
+    lines = axes.plot(x, predictions[0], style, color="red", linewidth=5, animated=True)
     place = np.interp(0.75, [0, 1], x[[0, -1]]), np.clip(0, *axes.get_ylim())  # (0.5, 0) for x on [-1, 1]
     label = axes.text(*place, "", color="red", size=20, ha="center", path_effects=[HALO], animated=True)
     canvas.draw()

@@ -1,4 +1,5 @@
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -115,6 +116,33 @@ def test_a_loss_table_of_other_epochs_than_the_history_is_told(plotted: Path) ->
 def test_plotting_imports_no_torch() -> None:
     code = "import sys, stages.plot.stage; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    {
+        "one decade": 1.2 + 16.8 * 0.97 ** np.arange(200),
+        "less than a factor of two": np.linspace(1.2, 2.1, 200),
+        "tiny differences": 0.1234 + 1e-5 * 0.97 ** np.arange(200),
+        "differences in the last bits": 0.123456789 + 1e-8 * 0.97 ** np.arange(200),
+        "eight decades": 10 ** -np.linspace(0, 8, 200),
+        "all that float32 holds": np.array([1e-45, 1e38]),
+        "constant": np.full(200, 0.37),
+        "zero in the end": np.array([1, 0.5, 0, 0]),
+        "zero": np.zeros(200),
+        "one epoch": np.array([0.3]),
+    }.values(),
+)
+def test_a_loss_axis_has_labels_that_differ_and_lie_apart(losses: np.ndarray) -> None:
+    _, axes = pictures.loss_axes(losses, dpi=100)
+    boxes = [label.get_window_extent() for label in axes.get_yticklabels() if label.get_text()]
+    inside = [box for box in boxes if axes.bbox.y0 <= (box.y0 + box.y1) / 2 <= axes.bbox.y1]
+    assert 2 <= len(inside) <= 12
+    assert all(upper.y0 > lower.y1 for lower, upper in itertools.pairwise(inside))
+    assert all(box.x0 >= 0 for box in inside)
+    texts = [label.get_text() for label in axes.get_yticklabels() if label.get_text()]
+    assert len(set(texts)) == len(texts)
+    assert all(tick == int(tick) for tick in axes.get_xticks())
 
 
 def foreign_settings(folder: Path) -> None:
