@@ -4,21 +4,37 @@ data/history.npz, data/loss.csv → data/plots/: data.png, learning/0.png, 10.pn
 and loss.png. Imports no torch.
 """
 
+from itertools import compress
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
 
 from stages import history
 from stages.errors import UserError
 from stages.params import Exact, Section, StageParams
-from stages.plot.pictures import draw_data, draw_learning, draw_losses, write_animation, write_picture
+from stages.plot.pictures import draw_data, draw_learning, draw_losses, write_animation, write_each, write_picture
+
+GIF_HUNDREDTHS = 65535  # of a second that a GIF can show a frame
 
 
 class Plot(Section):
     """The section `plot` of params.yaml."""
 
     dpi: Annotated[int, Field(ge=30, le=600)]
-    frame_seconds: Annotated[float, Field(ge=0.02, le=600), Exact]
+    max_frames: Annotated[int, Field(ge=2, le=1000)]
+    frame_seconds: Annotated[float, Field(ge=0.02, le=300), Exact]
+
+    @field_validator("frame_seconds")
+    @classmethod
+    def check_sum(cls, seconds: float, info: ValidationInfo) -> float:
+        """Refuse what no GIF could hold where all frames are equal, which makes them one."""
+        frames = info.data.get("max_frames", 1)
+        limit = GIF_HUNDREDTHS // frames / 100
+        if seconds > limit:
+            raise ValueError(f"must be at most {limit} where plot.max_frames is {frames}")
+        return seconds
 
 
 class Params(StageParams):
@@ -27,17 +43,41 @@ class Params(StageParams):
     plot: Plot
 
 
+def evenly_spread(n: int, at_most: int) -> np.ndarray:
+    """Return which of n rows to take, bool (n,), to have at most so many, the first and the last among them."""
+    taken = np.zeros(n, dtype=bool)
+    taken[np.linspace(0, n - 1, at_most).astype(int)] = True
+    return taken
+
+
+def remove_others(path: Path, kept: set[Path]) -> None:
+    """Remove the path, and all below it where it is a folder, but for the paths to keep. Links are not followed.
+
+    Raises UserError where the system refuses.
+    """
+    is_folder = path.is_dir() and not path.is_symlink()
+    try:
+        for below in list(path.iterdir()) if is_folder else []:
+            remove_others(below, kept)
+        if path not in kept:
+            path.rmdir() if is_folder else path.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be removed: {error.strerror}: fix this, then run `dvc repro`") from error
+
+
 def run(params: Params) -> None:
-    """Read the history, draw the pictures, write them."""
-    dpi = params.plot.dpi
+    """Read the history, draw the pictures, write them, remove those of an earlier run."""
+    settings = params.plot
     snapshots = history.read_snapshots("data/history.npz")
     losses = history.read_losses("data/loss.csv")
     if len(losses) != snapshots.epochs[-1]:
         raise UserError(f"data/loss.csv: must have {snapshots.epochs[-1]} epochs, got {len(losses)}: run `dvc repro`")
 
-    write_picture("data/plots/data.png", draw_data(snapshots.x, snapshots.y, dpi))
-    write_picture("data/plots/loss.png", draw_losses(losses, dpi))
-    frames = list(draw_learning(snapshots, dpi))
-    for epoch, frame in zip(snapshots.epochs, frames, strict=True):
-        write_picture(f"data/plots/learning/{epoch}.png", frame)
-    write_animation("data/plots/learning.gif", frames, params.plot.frame_seconds)
+    write_picture("data/plots/data.png", draw_data(snapshots.x, snapshots.y, settings.dpi))
+    write_picture("data/plots/loss.png", draw_losses(losses, settings.dpi))
+    learning = [f"data/plots/learning/{epoch}.png" for epoch in snapshots.epochs]
+    frames = write_each(learning, draw_learning(snapshots, settings.dpi))
+    animated = compress(frames, evenly_spread(len(learning), settings.max_frames))
+    write_animation("data/plots/learning.gif", animated, settings.frame_seconds)
+    written = ["data/plots/data.png", "data/plots/loss.png", "data/plots/learning.gif", *learning]
+    remove_others(Path("data/plots"), {path for name in written for path in (Path(name), Path(name).parent)})

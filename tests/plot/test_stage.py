@@ -1,7 +1,9 @@
 import io
 import itertools
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
+from pydantic import ValidationError
 
 from stages import history
 from stages.errors import UserError
@@ -36,8 +39,13 @@ def plotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     history.write_snapshots("data/history.npz", snapshots())
     history.write_losses("data/loss.csv", [0.5 / epoch for epoch in range(1, 26)])
-    plot.run(plot.Params(kernels="portable", plot=plot.Plot(dpi=50, frame_seconds=0.25)))
+    run()
     return tmp_path / "data/plots"
+
+
+def run(max_frames: int = 9, frame_seconds: float = 0.25) -> None:
+    settings = plot.Plot(dpi=50, max_frames=max_frames, frame_seconds=frame_seconds)
+    plot.run(plot.Params(kernels="portable", plot=settings))
 
 
 def test_the_pictures_are_named_after_their_epochs(plotted: Path) -> None:
@@ -110,12 +118,118 @@ def test_limits_hold_all_but_predictions_far_off() -> None:
 def test_a_loss_table_of_other_epochs_than_the_history_is_told(plotted: Path) -> None:
     history.write_losses("data/loss.csv", [0.5] * 24)
     with pytest.raises(UserError, match="^data/loss.csv: must have 25 epochs, got 24: run `dvc repro`$"):
-        plot.run(plot.Params(kernels="portable", plot=plot.Plot(dpi=50, frame_seconds=0.25)))
+        run()
 
 
 def test_plotting_imports_no_torch() -> None:
     code = "import sys, stages.plot.stage; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
+
+
+def test_a_picture_an_earlier_run_left_is_removed_and_no_link_is_followed(plotted: Path) -> None:
+    kept = {path: path.read_bytes() for path in plotted.rglob("*.*")}
+    elsewhere = plotted.parent / "elsewhere"
+    shutil.copytree(plotted / "learning", elsewhere)
+    before = {path: path.read_bytes() for path in elsewhere.iterdir()}
+    (plotted / "learning/200.png").touch()
+    (plotted / "older/learning").mkdir(parents=True)
+    (plotted / "older/learning/0.png").touch()
+    (plotted / "link").symlink_to(elsewhere, target_is_directory=True)
+    (plotted / "older/link.png").symlink_to(elsewhere / "0.png")
+    run()
+    assert {path: path.read_bytes() for path in plotted.rglob("*.*")} == kept
+    assert {path.name for path in plotted.iterdir()} == {"data.png", "loss.png", "learning", "learning.gif"}
+    assert {path: path.read_bytes() for path in elsewhere.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["plots", "plots/learning"])
+def test_a_folder_of_pictures_that_is_a_link_keeps_what_is_in_it(plotted: Path, name: str) -> None:
+    folder, elsewhere = plotted.parent / name, plotted.parent / "elsewhere"
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "mine.txt").touch()
+    run()
+    assert folder.is_symlink()
+    assert (elsewhere / "mine.txt").exists()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_picture_of_an_earlier_run_that_cannot_be_removed_is_told(plotted: Path) -> None:
+    (plotted / "older").mkdir()
+    (plotted / "older/0.png").touch()
+    (plotted / "older").chmod(0o500)
+    told = r"^data/plots/older/0.png: cannot be removed: Permission denied: fix this, then run `dvc repro`$"
+    with pytest.raises(UserError, match=told):
+        run()
+    (plotted / "older").chmod(0o700)
+
+
+def many_snapshots(count: int) -> Snapshots:
+    """Return that many snapshots, each of a line of its own."""
+    x = np.linspace(-1, 1, 20, dtype="f4")[:, None]
+    predictions = np.linspace(0, 1, count, dtype="f4")[:, None, None] * x
+    return Snapshots(np.arange(count), np.linspace(0.5, 0.1, count), x, x, predictions)
+
+
+@pytest.mark.parametrize("count", [2, 6, 7, 8, 30])
+def test_the_animation_shows_at_most_so_many_pictures_the_first_and_the_last_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    history.write_snapshots("data/history.npz", many_snapshots(count))
+    history.write_losses("data/loss.csv", [0.5] * (count - 1))
+    run(max_frames=7)
+    pictures = [np.asarray(Image.open(f"data/plots/learning/{epoch}.png").convert("RGB")) for epoch in range(count)]
+    shown = []
+    with Image.open("data/plots/learning.gif") as animation:
+        for frame in ImageSequence.Iterator(animation):
+            differences = [np.abs(np.asarray(frame.convert("RGB"), "i4") - picture).mean() for picture in pictures]
+            shown.append(int(np.argmin(differences)))
+    assert (shown[0], shown[-1]) == (0, count - 1)
+    assert len(shown) == min(count, 7)
+    assert set(np.diff(shown)) <= {max(1, (count - 1) // 6), -(-(count - 1) // 6)}
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
+    code = """if True:
+        import resource, sys
+        from stages import history
+        from stages.plot.stage import Params, Plot, run
+        from tests.plot.test_stage import many_snapshots
+        history.write_snapshots("data/history.npz", many_snapshots(int(sys.argv[1])))
+        history.write_losses("data/loss.csv", [0.5] * (int(sys.argv[1]) - 1))
+        run(Params(kernels="portable", plot=Plot(dpi=100, max_frames=2, frame_seconds=1)))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    peaks = [
+        int(subprocess.run([sys.executable, "-c", code, count], cwd=tmp_path, env=environment, stdout=-1).stdout)
+        for count in ("2", "102")
+    ]
+    assert peaks[1] - peaks[0] < 15  # MiB; a picture is 0.3
+
+
+@pytest.mark.parametrize(("max_frames", "limit"), [(2, 300), (100, 6.55), (640, 1.02), (1000, 0.65)])
+def test_frames_that_are_all_equal_are_shown_for_the_sum_of_their_times(
+    tmp_path: Path, max_frames: int, limit: float
+) -> None:
+    plot.Plot(dpi=50, max_frames=max_frames, frame_seconds=limit)
+    black, white = Image.new("P", (9, 9)), Image.new("P", (9, 9), 1)
+    for frame in (black, white):
+        frame.putpalette([0, 0, 0, 255, 255, 255])
+    path = str(tmp_path / "equal.gif")
+    pictures.write_animation(path, iter([white, *[black] * max_frames]), limit)
+    with Image.open(path) as animation:
+        animation.seek(1)
+        assert animation.info["duration"] == pytest.approx(max_frames * limit * 1000)
+    with pytest.raises(ValidationError, match=f"(must|should) be .*{limit}"):
+        plot.Plot(dpi=50, max_frames=max_frames, frame_seconds=limit + 0.01)
+
+
+def test_a_time_that_would_not_fit_is_told_with_its_limit(copy: Copy) -> None:
+    copy.set(plot__frame_seconds=60)
+    told = copy.stage("plot", status=2)
+    assert told == "params.yaml: plot.frame_seconds: must be at most 6.55 where plot.max_frames is 100, got 60\n"
 
 
 @pytest.mark.parametrize(
