@@ -168,8 +168,8 @@ def test_networks_are_measured_in_evaluation_mode(monkeypatch: pytest.MonkeyPatc
 def test_predictions_that_overflow_are_told_and_nothing_is_written(name: str, factor: float) -> None:
     net = save()
     with torch.no_grad():
-        net.hidden.weight.fill_(1)
-        net.predict.weight.fill_(factor)
+        net.get_parameter("hidden.weight").fill_(1)
+        net.get_parameter("predict.weight").fill_(factor)
     models.save_net("data/net.pkl", net)
     models.save_params("data/net_params.pkl", net)
     for each in ("train", "test"):
