@@ -15,11 +15,9 @@ from torch import Tensor
 from stages import archive, files
 from stages.errors import UserError
 
-# What torch.save writes, in a folder of the archive.
-RECORD = re.compile(
-    r"data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id"
+RECORD = re.compile(  # of torch.save, in a folder that is named after the file
+    r"([^/]+)/(data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id)"
 )
-CHUNK_VALUES = 1 << 20  # checked at a time
 
 
 class Dataset(NamedTuple):
@@ -39,16 +37,15 @@ def write(path: str, dataset: Dataset) -> None:
 
 
 def read(path: str) -> Dataset:
-    """Return the dataset in a file.
+    """Return the dataset in a file, which may have been written by plain torch.save.
 
-    Raises UserError where the file is missing or breaks the contract.
+    Raises UserError where the file is missing, not as torch.save writes it, or breaks the contract.
     """
     with files.reading(path, "a dataset of this project"), Path(path).open("rb") as file:
         with archive.opened(file) as records:
-            folder = records.namelist()[0].partition("/")[0]
-            if not all(RECORD.fullmatch(name.removeprefix(f"{folder}/")) for name in records.namelist()):
-                raise ValueError
-            if records.read(f"{folder}/byteorder") != b"little":
+            names = [RECORD.fullmatch(name) for name in records.namelist()]
+            folders = {name and name[1] for name in names}  # None where torch.save has no such record
+            if None in folders or len(folders) > 1 or records.read(f"{folders.pop()}/byteorder") != b"little":
                 raise ValueError
         file.seek(0)
         with warnings.catch_warnings():
@@ -78,7 +75,7 @@ def _check(path: str, content: Any) -> None:
             raise UserError(f"{path}: {name} must be a float32 tensor of two dimensions, got {_kind(values)}")
         if values.numel() == 0:
             raise UserError(f"{path}: {name} must have at least one row and one column, got {_kind(values)}")
-        if not all(chunk.isfinite().all() for chunk in values.flatten().split(CHUNK_VALUES)):
+        if not all(bound.isfinite() for bound in values.aminmax()):  # either is nan where any value is
             raise UserError(f"{path}: {name} must be finite, got nan or inf")
     rows = len(content["x"]), len(content["y"])
     if rows[0] != rows[1]:

@@ -174,7 +174,15 @@ def ran(lines: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", [b"archive/code/net.py", b"archive/data/0/", b"other/data/7", b"archive/data/../7", b"archive/version\0"]
+    "name",
+    [
+        b"archive/code/net.py",
+        b"archive/data/0/",
+        b"other/data/7",
+        b"archive/data/../7",
+        b"archive/version\0",
+        b"version",
+    ],
 )
 def test_a_record_of_another_name_is_refused(path: str, name: bytes) -> None:
     dataset.write(path, Dataset(X, Y))
