@@ -247,7 +247,9 @@ def test_what_was_read_stays_when_the_file_changes(path: str) -> None:
 def test_a_pipe_and_a_device_are_told_rather_than_waited_for(path: str) -> None:
     os.mkfifo(path)
     for each in (path, "/dev/zero"):
-        with pytest.raises(UserError, match=f"^{each}: cannot be read: Not a regular file: fix this, then run `dvc repro`$"):
+        with pytest.raises(
+            UserError, match=f"^{each}: cannot be read: Not a regular file: fix this, then run `dvc repro`$"
+        ):
             dataset.read(each)
 
 

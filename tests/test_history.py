@@ -109,7 +109,9 @@ def test_a_packed_table_beside_a_missing_one_is_not_read(tmp_path: Path) -> None
 def test_a_pipe_and_a_device_are_told_rather_than_waited_for(tmp_path: Path, read: Callable[[str], object]) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (str(tmp_path / "pipe"), "/dev/zero"):
-        with pytest.raises(UserError, match=f"^{path}: cannot be read: Not a regular file: fix this, then run `dvc repro`$"):
+        with pytest.raises(
+            UserError, match=f"^{path}: cannot be read: Not a regular file: fix this, then run `dvc repro`$"
+        ):
             read(path)
 
 

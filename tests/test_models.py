@@ -328,9 +328,13 @@ def test_a_missing_file_and_a_folder_say_what_to_do() -> None:
 def test_a_pipe_and_a_device_are_told_rather_than_waited_for() -> None:
     os.mkfifo("net.pkl")
     for path in ("net.pkl", "/dev/zero"):
-        with pytest.raises(UserError, match=f"^{path}: cannot be read: Not a regular file: fix this, then run `dvc repro`$"):
+        with pytest.raises(
+            UserError, match=f"^{path}: cannot be read: Not a regular file: fix this, then run `dvc repro`$"
+        ):
             models.restore_net(path, *SIZES)
-        with pytest.raises(UserError, match=f"^{path}: cannot be read: Not a regular file: fix this, then run `dvc repro`$"):
+        with pytest.raises(
+            UserError, match=f"^{path}: cannot be read: Not a regular file: fix this, then run `dvc repro`$"
+        ):
             models.restore_params(path, "module", *SIZES)
 
 
