@@ -56,6 +56,15 @@ def restore_params(path: str, style: str, n_feature: int, n_hidden: int, n_outpu
     return net
 
 
+def check(net: nn.Module) -> None:
+    """Refuse a network before it is trained where it could not be saved, or saved but not restored.
+
+    Raises UserError where it holds anything but modules, and what torch.save raises where that cannot be saved.
+    """
+    with safe_globals([type(module) for module in net.modules()]):
+        _refuse_foreign("stages/network.py", io.BytesIO(_saved(net)))
+
+
 def _expected(sizes: Sizes) -> list[nn.Module]:
     return [network.build(style, *sizes, seed=0) for style in network.STYLES]
 
@@ -80,17 +89,22 @@ def _load(path: str, sizes: Sizes, expected: Sequence[Loaded]) -> Loaded:
             for name, data in records.items():
                 target.writestr(f"archive/{name}", data)
         own.seek(0)
-        if foreign := get_unsafe_globals_in_checkpoint(own):
-            raise UserError(
-                f"{path}: holds {', '.join(foreign)}, which is no module: "
-                "use modules in stages/network.py, e.g. nn.GELU() for F.gelu, then run `dvc repro`"
-            )
-        own.seek(0)
+        _refuse_foreign(path, own)
         loaded: Loaded = torch.load(own, map_location="cpu", weights_only=True)
         values = loaded.state_dict() if isinstance(loaded, nn.Module) else loaded
         if not all(each.isfinite().all() for each in values.values()):
             raise ValueError
     return loaded
+
+
+def _refuse_foreign(path: str, content: io.BytesIO) -> None:
+    """Raise UserError where what torch.save wrote holds a class or function that is not on the allow-list."""
+    if foreign := get_unsafe_globals_in_checkpoint(content):
+        raise UserError(
+            f"{path}: holds {', '.join(foreign)}, which is no module: "
+            "use modules in stages/network.py, e.g. nn.GELU() for F.gelu, then run `dvc repro`"
+        )
+    content.seek(0)
 
 
 def _saved(value: object) -> bytes:

@@ -86,6 +86,7 @@ def run(params: Params) -> None:
     points = dataset.read("data/train.pt")
     x, y = points.x.to(place), points.y.to(place)
     net = network.build(params.network.style, x.shape[1], hidden, y.shape[1], settings.seed).to(place)
+    models.check(net)
     whole = settings.batch_size or len(x) if layers.whole_batch_layer(net) else None
     micro_size = settings.micro_batch_size or whole or fitting_micro_size(place, x.shape[1] + hidden + y.shape[1])
     with joined(place) as ranks:
