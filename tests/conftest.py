@@ -11,11 +11,12 @@ import pytest
 from ruamel.yaml import YAML
 
 PROJECT = Path(__file__).parent.parent
+LESSON = PROJECT / "tests/params.yaml"  # what the tests run with, whatever the user has made of the project's
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 class Copy:
-    """A clone of the project as it stands in the working tree, with a git history of its own."""
+    """A clone of the working tree, with the lesson's params and a git history of its own."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -24,6 +25,7 @@ class Copy:
             if (PROJECT / name).exists():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 (path / name).write_bytes((PROJECT / name).read_bytes())
+        shutil.copy(LESSON, path / "params.yaml")
         self.run("git", "init", "-q")
         self.commit("start")
 
@@ -51,7 +53,8 @@ class Copy:
 
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
-        self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "-q", "-m", message)
+        identity = "-c user.name=test -c user.email=test@example.com".split()
+        self.run("git", *identity, "commit", "-q", "--allow-empty", "-m", message)
 
     def set(self, **values: Any) -> None:
         """Change params: `set(train__epochs=3)`."""
@@ -83,9 +86,10 @@ def copy(tmp_path: Path) -> Copy:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """A copy that `dvc repro` has run in; tests read it and leave it as it is."""
+    """A copy that `dvc repro` has run in, its results committed; tests read it and leave it as it is."""
     copy = Copy(tmp_path_factory.mktemp("trained"))
     assert copy.repro() == ["generate", "train", "plot", "evaluate"]
+    copy.commit("trained")
     return copy
 
 
