@@ -15,7 +15,7 @@ class Network(Section):
     """The section `network` of params.yaml."""
 
     style: Literal["module", "sequential"]
-    hidden: Annotated[int, Field(gt=0)]
+    hidden: Annotated[int, Field(gt=0, le=10**6)]
 
 
 class Net(nn.Module):

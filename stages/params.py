@@ -4,14 +4,30 @@ import pkgutil
 import re
 import reprlib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 import stages
+from stages import files
 from stages.errors import UserError
+
+MOST_CHARACTERS = 50_000  # of a file; the parser takes a second for as many
+MOST_LEVELS = 10  # of collections within collections
+
+Points = Annotated[int, Field(gt=0, le=10**12)]  # times 4 bytes times the most neurons: 63 bits
 
 
 def _exact(value: Any) -> Any:
@@ -21,6 +37,18 @@ def _exact(value: Any) -> Any:
 
 
 Exact = BeforeValidator(_exact)  # of a float: an integer is taken for one, but never for another number
+
+
+def must_be(rule: str) -> WrapValidator:
+    """Return what makes a field tell each of its faults as this rule, where pydantic has no plain words for it."""
+
+    def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise ValueError(f"must be {rule}") from error
+
+    return WrapValidator(validate)
 
 
 class Section(BaseModel):
@@ -41,14 +69,45 @@ Schema = TypeVar("Schema", bound=StageParams)
 def load(path: str) -> dict[str, Any]:
     """Return the mapping in a YAML file, by the parser that DVC uses, so that both see the same values."""
     try:
-        document = YAML(typ="safe").load(Path(path).read_text(encoding="utf-8"))
+        files.regular(path)
+        with Path(path).open(encoding="utf-8") as file:
+            text = file.read(MOST_CHARACTERS + 1)
+        _check_size(path, text)
+        document = YAML(typ="safe").load(text)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # whatever the parser trips over, it is not a file that DVC could read either
-        raise UserError(f"{path}: not YAML in UTF-8: {_one_line(error)}") from error
+        raise UserError(f"{path}: not YAML in UTF-8: {_one_line(_account(error))}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: must be a mapping of sections, got {_short(document)}")
     return document
+
+
+def _account(error: Exception) -> str:
+    """Return what the parser says, without the excerpts and the advice to programmers that it adds."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}: {', '.join(filter(None, [error.context, error.problem]))}"
+    return " ".join(str(error).split()).partition(";")[0]
+
+
+def _check_size(path: str, text: str) -> None:
+    """Raise UserError where the text would take long to load: a few aliases can stand for billions of values.
+
+    Nor are aliases left alone by DVC: `dvc exp run -S` changes what one of them stands for in one place or in all.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise UserError(f"{path}: must have at most {MOST_CHARACTERS} characters")
+    level = 0
+    for event in YAML(typ="safe").parse(text):
+        line = event.start_mark.line + 1
+        if isinstance(event, AliasEvent):
+            alias = f"*{_one_line(event.anchor)}"
+            raise UserError(f"{path}: line {line}: must have no alias: write the value itself, got {alias}")
+        level += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if level > MOST_LEVELS:
+            raise UserError(f"{path}: line {line}: must have at most {MOST_LEVELS} levels of nesting")
 
 
 def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
@@ -68,10 +127,14 @@ def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
 
 def _describe(fault: ErrorDetails) -> str:
     """Return pydantic's account of a fault in this project's words."""
-    where = _one_line(".".join(map(str, fault["loc"])))
+    place = fault["loc"]
+    if fault["type"] == "value_error" and place[-1] == "[key]":  # it is the key that is at fault, not its value
+        place = place[:-1]
+    where = ".".join(map(_one_line, place))
     rules = {
         "missing": "is missing",
         "extra_forbidden": "is not a known key",
+        "invalid_key": "is not a known key",
         "model_type": "must be a mapping",
         "dict_type": "must be a mapping",
     }
@@ -80,10 +143,20 @@ def _describe(fault: ErrorDetails) -> str:
 
 
 def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
+    """Return the text in one line that is not too long, with escapes for what a terminal would take for a command."""
+    line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(text))
+    return line if len(line) <= 200 else f"{line[:200]}..."
+
+
+class _Shortener(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        if x.bit_length() <= 1000:
+            return super().repr_int(x, level)
+        digits = hex(x)  # Python refuses to write so long a number in decimal
+        return f"{digits[:20]}...{digits[-20:]}"
 
 
 def _short(value: object) -> str:
-    shortener = reprlib.Repr()
+    shortener = _Shortener()
     shortener.maxlevel = 2
     return _one_line(shortener.repr(value))

@@ -108,7 +108,7 @@ def test_a_folder_that_forbids_writing_and_a_file_that_forbids_reading_are_told(
 
 
 def test_too_little_memory_is_told_in_one_line(copy: Copy) -> None:
-    copy.set(generate__points=10**13)
+    copy.set(generate__points=10**12)
     assert copy.stage("generate", status=2).startswith("out of memory: lower generate.points, ")
 
 

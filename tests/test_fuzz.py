@@ -1,11 +1,13 @@
 """Properties that hold for any input. FUZZ sets the number of cases: FUZZ=10000 python -m pytest tests -k fuzz."""
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 import torch
-from dvc.utils.serialize import load_yaml
+from dvc.utils.serialize import dumps_yaml, load_yaml, loads_yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ from stages.errors import UserError
 from stages.generate.stage import Params as GenerateParams
 from stages.plot.stage import Params as PlotParams
 from stages.train.stage import Params as TrainParams
-from tests.conftest import PROJECT
+from tests.conftest import LESSON
 
 CASES = settings(
     max_examples=int(os.environ.get("FUZZ", "200")),
@@ -23,37 +25,77 @@ CASES = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-LINES = (PROJECT / "params.yaml").read_text(encoding="utf-8").splitlines()
+LINES = LESSON.read_text(encoding="utf-8").splitlines()
 PLACES = [number for number, line in enumerate(LINES) if ":" in line and not line.startswith("#")]
 ODD = st.sampled_from(
     """1e-5 1e5 .5 5. +3 -0 0x1F 0o17 017 1_000 12:30 yes no on ~ null .inf -.inf .nan 1e999 2024-01-01 !!int !!float
     !!python/object:os.system ! & * &a *a [] {} [1,2] {a:1} '' "" 'a' | > - ? @ ` % # 99999999999999999999 <<""".split()
 )
-SCALARS = st.one_of(
-    ODD,
+NUMBERS = st.one_of(
     st.integers().map(str),
-    st.floats().map(str),
-    st.text(max_size=12),
-    st.lists(st.sampled_from(["[", "]", "{", "}", ":", ",", "- ", "&a ", "*a", "1", "a", "\n  "]), max_size=12).map(
-        "".join
+    st.integers(-(2**70), 2**70).map(str),
+    st.tuples(st.sampled_from(["0x", "-0x", "0o", "", "-"]), st.sampled_from([18, 310, 5000])).map(
+        lambda each: each[0] + "7" * each[1]
     ),
+    st.sampled_from([2**exponent + more for exponent in (31, 32, 53, 61, 63, 64, 1100) for more in (-1, 0, 1)]).map(
+        str
+    ),
+    st.tuples(st.integers(), st.integers(-400, 400)).map("{0[0]}e{0[1]}".format),
+    st.floats().map(str),
+)
+TEXTS = st.one_of(
+    st.text(max_size=12),
+    st.text(max_size=12).map(json.dumps),  # escapes for control characters, which YAML has too
+    st.text(st.characters(categories=["Cc", "Cf", "Zl", "Zp"]), min_size=1, max_size=4).map(json.dumps),
+    st.integers(1, 60_000).map("x".__mul__),
+)
+SCALARS = st.one_of(ODD, NUMBERS, NUMBERS.map(json.dumps), TEXTS)
+KEYS = st.one_of(
+    st.sampled_from(["momentum", "betas", "max_iter", "history_size", "<<", "[key]", "? a", "!!str a", "&a b", "*a"]),
+    SCALARS,
+)
+NESTED = st.recursive(
+    SCALARS,
+    lambda values: st.one_of(
+        st.lists(values, max_size=3).map(lambda each: f"[{', '.join(each)}]"),
+        st.lists(st.tuples(KEYS, values), max_size=3).map(
+            lambda each: "{" + ", ".join(f"{key}: {value}" for key, value in each) + "}"
+        ),
+        st.tuples(st.sampled_from(["!!set ", "!!omap ", "!!pairs ", "!!binary ", "&a "]), values).map("".join),
+        st.tuples(values, st.sampled_from([1, 30, 2000])).map(lambda each: "[" * each[1] + each[0] + "]" * each[1]),
+    ),
+    max_leaves=6,
+)
+PIECES = st.lists(
+    st.sampled_from(["[", "]", "{", "}", ":", ",", "- ", "&a ", "*a", "1", "a", "\n  "]), max_size=12
+).map("".join)
+PLAIN = re.compile(
+    r"^(cannot be read|not YAML in UTF-8|line \d+|must have|.*: (is missing$|is not a known key|must )).*"
 )
 
 
 @CASES
-@given(place=st.sampled_from(PLACES), value=SCALARS)
-def test_fuzz_params_are_what_dvc_records_or_refused(tmp_path: Path, place: int, value: str) -> None:
+@given(place=st.sampled_from(PLACES), key=st.one_of(st.none(), st.none(), KEYS), value=st.one_of(NESTED, PIECES))
+def test_fuzz_params_are_what_dvc_records_or_refused(tmp_path: Path, place: int, key: str | None, value: str) -> None:
     path = tmp_path / "params.yaml"
-    edited = [*LINES[:place], f"{LINES[place].split(':')[0]}: {value}", *LINES[place + 1 :]]
+    was = LINES[place].split(":")[0]
+    indent = " " * (len(was) - len(was.lstrip()))
+    edited = [*LINES[:place], f"{was if key is None else indent + key}: {value}", *LINES[place + 1 :]]
     path.write_bytes("\n".join(edited).encode("utf-8", "surrogatepass"))
     for schema in (GenerateParams, TrainParams, PlotParams):
         try:
             read = params.check("params.yaml", params.load(str(path)), schema)
         except UserError as error:
-            assert all(line.startswith(("params.yaml: ", f"{path}: ")) for line in str(error).split("\n"))
+            for line in str(error).replace(str(path), "params.yaml").split("\n"):
+                assert line.isprintable()
+                assert len(line) < 500
+                assert PLAIN.match(line.removeprefix("params.yaml: "))
+                assert "pattern" not in line
         else:
-            recorded = load_yaml(str(path))
-            assert read.model_dump() == {name: recorded[name] for name in schema.model_fields}
+            document = load_yaml(str(path))
+            recorded = {name: document[name] for name in schema.model_fields}
+            assert read.model_dump() == recorded
+            assert loads_yaml(dumps_yaml(recorded)) == recorded  # from dvc.lock
 
 
 @pytest.fixture(scope="module")

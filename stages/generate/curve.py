@@ -6,7 +6,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from stages.params import Exact, Section
+from stages.params import Exact, Points, Section
 
 Coordinate = Annotated[float, Field(ge=-1e18, le=1e18), Exact]  # x² stays finite in float32
 
@@ -14,8 +14,8 @@ Coordinate = Annotated[float, Field(ge=-1e18, le=1e18), Exact]  # x² stays fini
 class Curve(Section):
     """The section `generate` of params.yaml."""
 
-    points: Annotated[int, Field(gt=0)]
-    test_points: Annotated[int, Field(gt=0)]
+    points: Points
+    test_points: Points
     low: Coordinate
     high: Coordinate
     noise: Annotated[float, Field(ge=0, le=1e36), Exact]

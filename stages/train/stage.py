@@ -5,17 +5,18 @@ data/train.pt → data/net.pkl (the whole module), data/net_params.pkl (its stat
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from stages import dataset, history, models, network
 from stages.network import Network
-from stages.params import Exact, Section, StageParams
+from stages.params import Exact, Points, Section, StageParams, must_be
 from stages.train import checkpoint, device, layers
 from stages.train.batches import Batches, fitting_micro_size, keep_freed_memory
 from stages.train.checkpoint import Checkpoint, fingerprint
 from stages.train.loop import LossFunction, descend
 from stages.train.optimizer import OptimizerName, new_optimizer, rehearse
+from stages.train.options import OptimizerOptions
 from stages.train.parallel import workers
 from stages.train.progress import progress
 from stages.train.ranks import joined
@@ -26,16 +27,25 @@ class Train(Section):
     """The section `train` of params.yaml."""
 
     launcher: Annotated[str, Field(min_length=1)]
-    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:[0-9]+)?|mps|auto)$")]
+    device: Annotated[
+        str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,4})?|mps|auto)$"), must_be("cpu, cuda, cuda:N, mps or auto")
+    ]
     epochs: Annotated[int, Field(gt=0, lt=2**31)]
-    batch_size: Annotated[int, Field(gt=0)] | None
-    micro_batch_size: Annotated[int, Field(gt=0)] | None
-    learning_rate: Annotated[float, Field(gt=0), Exact]
+    batch_size: Points | None
+    micro_batch_size: Points | None
+    learning_rate: Annotated[float, Field(gt=0, le=1e30), Exact]
     optimizer: OptimizerName
-    optimizer_options: dict[str, JsonValue]
+    optimizer_options: OptimizerOptions
     loss: Literal["MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"]
     snapshot_every: Annotated[int, Field(gt=0, lt=2**31)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+    @field_validator("snapshot_every")
+    @classmethod
+    def _at_most_a_million_snapshots(cls, every: int, info: ValidationInfo) -> int:
+        if "epochs" in info.data and info.data["epochs"] > 10**6 * every:
+            raise ValueError(f"must be at least a millionth of train.epochs ({info.data['epochs']})")
+        return every
 
 
 class Params(StageParams):
