@@ -24,8 +24,8 @@ import stages
 from stages import files
 from stages.errors import UserError
 
-MOST_CHARACTERS = 50_000  # of a file; the parser takes a second for as many
-MOST_LEVELS = 10  # of collections within collections
+MAX_CHARACTERS = 50_000  # of a file; the parser takes a second for as many
+MAX_LEVELS = 10  # of collections within collections
 
 Points = Annotated[int, Field(gt=0, le=10**12)]  # times 4 bytes times the most neurons: 63 bits
 
@@ -71,7 +71,7 @@ def load(path: str) -> dict[str, Any]:
     try:
         files.regular(path)
         with Path(path).open(encoding="utf-8") as file:
-            text = file.read(MOST_CHARACTERS + 1)
+            text = file.read(MAX_CHARACTERS + 1)
         _check_size(path, text)
         document = YAML(typ="safe").load(text)
     except UserError:
@@ -97,8 +97,8 @@ def _check_size(path: str, text: str) -> None:
 
     Nor are aliases left alone by DVC: `dvc exp run -S` changes what one of them stands for in one place or in all.
     """
-    if len(text) > MOST_CHARACTERS:
-        raise UserError(f"{path}: must have at most {MOST_CHARACTERS} characters")
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"{path}: must have at most {MAX_CHARACTERS} characters")
     level = 0
     for event in YAML(typ="safe").parse(text):
         line = event.start_mark.line + 1
@@ -106,8 +106,8 @@ def _check_size(path: str, text: str) -> None:
             alias = f"*{_one_line(event.anchor)}"
             raise UserError(f"{path}: line {line}: must have no alias: write the value itself, got {alias}")
         level += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if level > MOST_LEVELS:
-            raise UserError(f"{path}: line {line}: must have at most {MOST_LEVELS} levels of nesting")
+        if level > MAX_LEVELS:
+            raise UserError(f"{path}: line {line}: must have at most {MAX_LEVELS} levels of nesting")
 
 
 def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
@@ -127,10 +127,7 @@ def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
 
 def _describe(fault: ErrorDetails) -> str:
     """Return pydantic's account of a fault in this project's words."""
-    place = fault["loc"]
-    if fault["type"] == "value_error" and place[-1] == "[key]":  # it is the key that is at fault, not its value
-        place = place[:-1]
-    where = ".".join(map(_one_line, place))
+    where = ".".join(map(_one_line, fault["loc"]))
     rules = {
         "missing": "is missing",
         "extra_forbidden": "is not a known key",

@@ -1,13 +1,15 @@
 """The optimizers of torch.optim, by name."""
 
 import copy
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stages.errors import UserError
+from stages.params import Section, must_be
 from stages.train.eager import without_compiler
 from stages.train.loop import LossFunction, backpropagate
 
@@ -28,6 +30,33 @@ OptimizerName = Literal[
     "SGD",
     "SparseAdam",
 ]
+
+
+OptionName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_]{1,50}$"), must_be("a name of at most 50 letters, digits and _")
+]
+Scalar = (
+    bool
+    | Annotated[int, Field(ge=-(10**15), le=10**15)]
+    | Annotated[float, Field(ge=-1e15, le=1e15)]
+    | Annotated[str, Field(pattern=r"^[ -~]{0,50}$")]
+    | None
+)
+Option = Annotated[
+    Scalar | list[Scalar], must_be("null, a boolean, a number within ±1e15, a short text, or a list of these")
+]
+Count = Annotated[
+    int, Field(gt=0, le=1000)
+]  # of what LBFGS does in one step: training can be stopped only between steps
+
+
+class OptimizerOptions(Section, extra="allow"):
+    """The options of any optimizer, by its own names for them."""
+
+    __pydantic_extra__: dict[OptionName, Option]
+    max_iter: Count | None = Field(None)
+    max_eval: Count | None = Field(None)
+    history_size: Count | None = Field(None)
 
 
 def new_optimizer(name: OptimizerName, net: nn.Module, learning_rate: float, options: dict[str, Any]) -> Optimizer:

@@ -15,8 +15,7 @@ from stages.train import checkpoint, device, layers
 from stages.train.batches import Batches, fitting_micro_size, keep_freed_memory
 from stages.train.checkpoint import Checkpoint, fingerprint
 from stages.train.loop import LossFunction, descend
-from stages.train.optimizer import OptimizerName, new_optimizer, rehearse
-from stages.train.options import OptimizerOptions
+from stages.train.optimizer import OptimizerName, OptimizerOptions, new_optimizer, rehearse
 from stages.train.parallel import workers
 from stages.train.progress import progress
 from stages.train.ranks import joined
@@ -59,7 +58,7 @@ def train(net: nn.Module, batches: Batches, settings: Train, checkpoint: Checkpo
     """Train the network in place and return how it learned."""
     keep_freed_memory()
     loss_function = getattr(nn, settings.loss)()
-    recipe = settings.optimizer, net, settings.learning_rate, settings.optimizer_options
+    recipe = settings.optimizer, net, settings.learning_rate, settings.optimizer_options.model_dump(exclude_unset=True)
     few_x, few_y = batches.x[:2], batches.y[:2]
     layers.check(net, batches)
     rehearse(*recipe, loss_function, few_x, few_y)
