@@ -53,11 +53,7 @@ def run(stage: str) -> None:
         os.environ.update(PORTABLE)
     for name in [name for name in os.environ if name.startswith("TQDM_")]:  # settings of the user's own progress bars
         del os.environ[name]
-    if "RANK" not in os.environ and int(os.environ.get(SLURM["WORLD_SIZE"], "1")) > 1:
-        translated = {name: os.environ[slurm_name] for name, slurm_name in SLURM.items()}
-        os.environ.update({"MASTER_PORT": "29500"} | translated | os.environ)
-
-    writes = os.environ.get("RANK", "0") == "0"  # of several ranks, the first holds the lock and writes for all
+    writes = launched_rank() == 0  # of several ranks, the first holds the lock and writes for all
 
     module = import_module(f"stages.{stage}.stage")
     files.watch(*(str(each.__file__) for name, each in sys.modules.items() if name.startswith("stages.")))
@@ -71,6 +67,35 @@ def run(stage: str) -> None:
             )
         if writes and hasattr(module, "finish"):
             module.finish()
+
+
+def launched_rank() -> int:
+    """Return the rank that torchrun, srun or another launcher gave this process, 0 where none did.
+
+    What they set is checked here for all who read it; srun's is put under torchrun's names.
+    Raises UserError where a variable is missing or odd.
+    """
+    by_srun = "RANK" not in os.environ and os.environ.get(SLURM["WORLD_SIZE"], "1") != "1"
+    if by_srun:
+        translated = {name: os.environ[theirs] for name, theirs in SLURM.items() if theirs in os.environ}
+        os.environ.update({"MASTER_PORT": "29500"} | translated | os.environ)
+
+    def number(name: str, lowest: int, highest: int, default: str = "") -> int:
+        text = os.environ.get(name, default)
+        if re.fullmatch("[0-9]{1,9}", text) and lowest <= int(text) <= highest:
+            return int(text)
+        source = f"{SLURM[name]}, for {name}" if by_srun and name in SLURM else name
+        raise UserError(f"{source}: must be a whole number from {lowest} to {highest}, got {text!r}")
+
+    size = number("WORLD_SIZE", 1, 10**6, default="" if "RANK" in os.environ else "1")
+    rank = number("RANK", 0, size - 1, default="0" if size == 1 else "")
+    number("LOCAL_RANK", 0, size - 1, default="0")
+    if size > 1:
+        number("MASTER_PORT", 1, 65535)
+        if not os.environ.get("MASTER_ADDR"):
+            raise UserError("MASTER_ADDR: must be the address of the machine of rank 0, got ''")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else torch tells of a rank that it waits for in frames
+    return rank
 
 
 @contextmanager
@@ -106,7 +131,8 @@ def message_for_user(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, ModuleNotFoundError) and not f"{error.name}".startswith("stages"):
-        return f"{sys.executable} has no module {error.name}: activate .venv, by which `dvc repro` finds its Python"
+        packages = "activate .venv, where the project's packages are installed, then run `dvc repro`"
+        return f"{sys.executable} has no module {error.name}: {packages}"
     # torch raises RuntimeError where the CPU's memory is short, and a kind of it where a GPU's is.
     scarce = isinstance(error, RuntimeError) and re.search("can't allocate memory|out of memory", str(error))
     if isinstance(error, MemoryError) or scarce:
@@ -122,6 +148,6 @@ if __name__ == "__main__":
         message = message_for_user(error)
         if message is None:
             raise
-        speaker = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
+        speaker = f"rank {os.environ['RANK']}: " if os.environ.get("RANK", "").isdecimal() else ""
         print(f"{speaker}{message}", file=sys.stderr)
         sys.exit(2)

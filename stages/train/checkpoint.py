@@ -89,8 +89,16 @@ class Checkpoint:
                 signal.signal(number, handler)
 
     def save_if_due(self, progress: str, **parts: Any) -> None:
-        """Save the state if that is due. Raises UserError, once it is saved, where the user asked to stop."""
-        if self.ranks.rank > 0 or not (self.stopped or time.monotonic() > self.due):
+        """Save the state if that is due. Raises UserError, once it is saved, where the user asked to stop.
+
+        Rank 0 does so for all; the others only tell it that they were asked to stop.
+        """
+        if self.ranks.rank > 0:
+            if self.stopped:
+                self.ranks.ask_to_stop()
+            return
+        self.stopped = self.stopped or self.ranks.asked_to_stop()
+        if not (self.stopped or time.monotonic() > self.due):
             return
         began = time.monotonic()
         try:

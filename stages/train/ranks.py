@@ -1,9 +1,20 @@
-"""The processes that train together: one, or as many as a launcher such as torchrun has started."""
+"""The processes that train together: one, or as many as a launcher such as torchrun has started.
 
+They exchange tensors by torch's collective operations, and texts through torch's store, a table that one process
+keeps for all: rank 0, or torchrun. A collective operation does not tell which rank is missing; the store does.
+"""
+
+import json
 import os
-from collections.abc import Iterable, Iterator
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import contextmanager
-from typing import NamedTuple
+from datetime import timedelta
+from threading import Thread
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +23,13 @@ from torch.nn import Parameter
 
 from stages.errors import UserError
 
+# Seconds that the ranks wait for each other.
+START = 120.0  # until all are there: a command typed on a second machine, and torch loaded from a slow disk
+STEP = 300.0  # in one exchange: they have even shares of the work, but rank 0 saves checkpoints meanwhile
+END = 3.0  # to learn, when an exchange has failed, which of them are still there
+
+T = TypeVar("T")
+
 
 class Ranks(NamedTuple):
     """The number of this process, `rank`, among `size` that train together."""
@@ -19,6 +37,7 @@ class Ranks(NamedTuple):
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")  # through which they exchange tensors
+    store: dist.Store | None = None  # through which several exchange texts
 
     def share(self, n: int) -> slice:
         """Return which of n rows are this rank's: an even share, empty where there are more ranks than rows."""
@@ -33,36 +52,168 @@ class Ranks(NamedTuple):
             return loss
         values = [loss, *(parameter.grad for parameter in parameters if parameter.grad is not None)]
         summed = torch.cat([value.view(-1) for value in values])
-        try:
+        with self.exchange():
             dist.all_reduce(summed)
-        except RuntimeError as error:
-            raise UserError("another rank failed; see its output") from error
         for value, total in zip(values, summed.split([value.numel() for value in values]), strict=True):
             value.copy_(total.view_as(value))
         return loss
 
     def broadcast(self, data: bytes) -> bytes:
-        """Return the data of rank 0, on every rank."""
+        """Return the data of rank 0, on every rank. Raises UserError where another rank is gone."""
         if self.size == 1:
             return data
-        length = torch.tensor(len(data), device=self.device)
-        dist.broadcast(length, src=0)
-        values = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
-        if data:
-            values.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-        dist.broadcast(values, src=0)
+        with self.exchange():
+            length = torch.tensor(len(data), device=self.device)
+            dist.broadcast(length, src=0)
+            values = torch.zeros(int(length), dtype=torch.uint8, device=self.device)
+            if data:
+                values.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+            dist.broadcast(values, src=0)
         return values.cpu().numpy().tobytes()
+
+    def compare(self, traits: dict[str, str]) -> None:
+        """Raise UserError where the traits of what the ranks are about to train differ, saying which on which rank."""
+        if self.size == 1:
+            return
+        told = {rank: json.loads(text) for rank, text in self.tell("traits", json.dumps(traits), STEP).items()}
+        if len(told) < self.size:
+            raise UserError(self._who_is_gone())
+        different = {
+            rank: ", ".join(name for name in told[0] | theirs if theirs.get(name) != told[0].get(name))
+            for rank, theirs in told.items()
+        }
+        faults = [
+            f"{_named([rank])} has different {names}: give all machines the same params.yaml, data and code"
+            for rank, names in different.items()
+            if names
+        ]
+        if faults:
+            raise UserError("\n".join(faults))
+
+    def ask_to_stop(self) -> None:
+        """Ask rank 0 to stop the training, which it does for all."""
+        if self.store:
+            self.store.set("stop", "")
+
+    def asked_to_stop(self) -> bool:
+        """Return whether another rank has asked to stop."""
+        return self.store is not None and self.store.check(["stop"])
+
+    def tell(self, topic: str, text: str, seconds: float) -> dict[int, str]:
+        """Tell all ranks a text on a topic; return by rank what each has told, as far as that comes in time.
+
+        What a rank tells first on a topic stands. Nothing comes back where the process that keeps the store is gone.
+        """
+        store, deadline, told = self.store, time.monotonic() + seconds, dict[int, str]()
+        assert store
+
+        def listen() -> None:
+            store.compare_set(f"{topic}/{self.rank}", "", text)
+            while len(told) < self.size and time.monotonic() < deadline:
+                for rank in set(range(self.size)) - told.keys():
+                    if store.check([f"{topic}/{rank}"]):
+                        told[rank] = store.get(f"{topic}/{rank}").decode()
+                time.sleep(0.01)
+
+        try:
+            within(seconds + 1, listen)
+        except (RuntimeError, TookTooLong):
+            return {}
+        return dict(sorted(told.items()))
+
+    @contextmanager
+    def exchange(self) -> Iterator[None]:
+        """Turn the failure of a collective operation in the block into a UserError that says which rank is gone."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise UserError(self._who_is_gone() or f"lost the other ranks: {_one_line(error)}") from error
+
+    def _who_is_gone(self) -> str:
+        told = self.tell("apart", "waits", END)
+        ended = [rank for rank, text in told.items() if text == "ended"]
+        silent = [rank for rank in range(self.size) if rank not in told] if told else [0]  # rank 0 keeps the store
+        if not (ended or silent):
+            return ""
+        gone = f"{_named(ended)} ended" if ended else f"no answer from {_named(silent)}"
+        return f"{gone}; see {'its' if len(ended or silent) == 1 else 'their'} output"
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
-    """Yield this process among those that train together, connected by NCCL on NVIDIA GPUs and by Gloo elsewhere."""
-    ranks = Ranks(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")), device)
-    if ranks.size == 1:
-        yield ranks
+    """Yield this process among those that train together, connected by NCCL on NVIDIA GPUs and by Gloo elsewhere.
+
+    Raises UserError where they do not come together.
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Ranks(rank, size, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    ranks = Ranks(rank, size, device, _store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank == 0))
     try:
+        devices = ranks.tell("device", device.type, START)
+        missing = [other for other in range(size) if other not in devices and other != rank]
+        if missing:
+            raise UserError(f"{_named(missing)} did not start within {START:.0f} seconds: start all {size} ranks")
+        if len(set(devices.values())) > 1:
+            raise UserError(f"train.device: must be of one kind on all ranks, got {', '.join(devices.values())}")
+        with ranks.exchange():
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=ranks.store,
+                rank=rank,
+                world_size=size,
+                timeout=timedelta(seconds=STEP),
+            )
         yield ranks
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        ranks.tell("apart", "ended", 0)
+        ranks.tell("left", "", END)  # the process that keeps the store is the last to go
+
+
+def _store(address: str, port: int, first: bool) -> dist.Store:
+    """Return the store that all ranks share, which the first keeps; but torchrun keeps one for those it starts."""
+    keeps = first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    where = f"MASTER_ADDR={address}, MASTER_PORT={port}"
+    try:
+        socket.getaddrinfo(address, port)
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{where}: no such address: {_one_line(error)}") from error
+    try:
+        store = within(
+            START,
+            lambda: dist.TCPStore(address, port, None, keeps, timedelta(seconds=START), wait_for_workers=False),
+        )
+    except (RuntimeError, TookTooLong) as error:
+        if "EADDRINUSE" in str(error):
+            raise UserError(f"{where}: the port is taken: choose another one on all machines") from error
+        raise UserError(f"{where}: rank 0 did not start there within {START:.0f} seconds") from error
+    return dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+
+
+def within(seconds: float, action: Callable[[], T]) -> T:
+    """Return what action returns. Raises concurrent.futures.TimeoutError where it takes longer.
+
+    It runs in a thread of its own: in the store's functions no signal is heard, and some wait for ever for a process
+    that is stopped.
+    """
+    future: Future[T] = Future()
+
+    def act() -> None:
+        try:
+            future.set_result(action())
+        except Exception as error:
+            future.set_exception(error)
+
+    Thread(target=act, daemon=True).start()
+    return future.result(seconds)
+
+
+def _named(ranks: list[int]) -> str:
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

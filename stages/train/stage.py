@@ -101,7 +101,10 @@ def run(params: Params) -> None:
     with joined(place) as ranks:
         batches = Batches(x, y, settings.batch_size, micro_size, ranks, settings.seed)
         decisive = params.model_dump(include={"network": True, "train": True}, exclude={"train": {"launcher"}})
-        resumable = Checkpoint(fingerprint(params.kernels, decisive, ranks), ranks)
+        traits = fingerprint(params.kernels, decisive, ranks)
+        machine = "kernels or processor"  # may differ, where only the processor does
+        ranks.compare({name: value for name, value in traits.items() if name != machine} | {"kernels": params.kernels})
+        resumable = Checkpoint(traits, ranks)
         record = train(net, batches, settings, resumable)
     if ranks.rank > 0:
         return
