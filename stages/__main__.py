@@ -1,5 +1,6 @@
 """Run a stage: `python -m stages train`. A user's mistake ends it with status 2 and one line per fault."""
 
+import io
 import os
 import re
 import sys
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from stages import files
 from stages.errors import UserError
@@ -34,6 +36,28 @@ SLURM = {
     "WORLD_SIZE": "SLURM_STEP_NUM_TASKS",
     "MASTER_ADDR": "SLURM_LAUNCH_NODE_IPADDR",
 }
+
+
+class _Stderr(io.FileIO):
+    """The standard error, which takes what is said where nobody listens any more: a broken pipe, a terminal closed."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def speak() -> None:
+    """Make it safe to write to the standard streams, whoever listens."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # closed; else the next file that is opened would get what is said
+            os.open(os.devnull, os.O_RDWR)
+    encoding = sys.stderr.encoding if sys.stderr else "utf-8"
+    stream = io.BufferedWriter(_Stderr(2, "w", closefd=False))
+    sys.stderr = io.TextIOWrapper(stream, encoding, errors="backslashreplace", line_buffering=True)
 
 
 def run(stage: str) -> None:
@@ -142,6 +166,7 @@ def message_for_user(error: BaseException) -> str | None:
 
 
 if __name__ == "__main__":
+    speak()
     try:
         run(" ".join(sys.argv[1:]))
     except BaseException as error:

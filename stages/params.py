@@ -62,6 +62,10 @@ class StageParams(Section):
 
     kernels: Literal["portable", "native"]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        if cls.__module__ == "__main__":  # python -m stages.train.stage, which would end having done nothing
+            raise SystemExit("run a stage by its name: python -m stages train")
+
 
 Schema = TypeVar("Schema", bound=StageParams)
 
