@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -72,6 +73,7 @@ def test_harmed_files_are_made_right_by_dvc(done: Copy, harm: Callable[[Path], N
     assert done.run("dvc", "status") == "Data and pipelines are up to date.\n"
 
 
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="only Linux has prlimit")
 def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_file(done: Copy) -> None:
     def content() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in done.path.glob("data/**/*") if path.is_file()}
@@ -142,6 +144,96 @@ def test_a_second_dvc_repro_at_once_is_told_and_harms_nothing(done: Copy) -> Non
     first.communicate(timeout=120)
     assert first.returncode == 0
     assert done.repro("train") == []
+
+
+def replace(copy: Copy) -> None:
+    path = copy.path / "data/train.pt"
+    path.with_suffix(".new").write_bytes(path.read_bytes())
+    path.with_suffix(".new").replace(path)
+
+
+def write_in_place(copy: Copy) -> None:
+    with (copy.path / "data/train.pt").open("r+b") as file:
+        file.write(b"P")
+
+
+def edit_source(copy: Copy) -> None:
+    with (copy.path / "stages/train/loop.py").open("a", encoding="utf-8") as file:
+        file.write("# edited\n")
+
+
+def edit_params(copy: Copy) -> None:
+    copy.set(train__learning_rate=0.1)
+
+
+def edit_params_of_another_stage(copy: Copy) -> None:
+    copy.set(plot__dpi=50)
+
+
+@pytest.fixture(scope="session")
+def longer(trained: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy whose training, not yet done, takes seconds and has a checkpoint at once."""
+    copy = trained.twin(tmp_path_factory.mktemp("longer"))
+    path = copy.path / "stages/train/checkpoint.py"
+    text, changes = re.subn(r"(?m)^INTERVAL = .*", "INTERVAL = 0.05", path.read_text(encoding="utf-8"))
+    assert changes == 1
+    path.write_text(text, encoding="utf-8")
+    copy.set(train__epochs=4000, train__snapshot_every=4000)
+    return copy
+
+
+def repro_while(copy: Copy, change: Callable[[Copy], None]) -> tuple[int, str]:
+    """Run `dvc repro train`, make the change while it trains; return the exit status and what was said."""
+    command = ["dvc", "repro", "train"]
+    with subprocess.Popen(
+        command, cwd=copy.path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as dvc:
+        while not (copy.path / ".checkpoint/train").exists():
+            assert dvc.poll() is None
+            time.sleep(0.01)
+        change(copy)
+        return dvc.wait(timeout=120), dvc.stdout.read() if dvc.stdout else ""
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (edit_params, "params.yaml: train"),
+        (replace, "data/train.pt"),
+        (write_in_place, "data/train.pt"),
+        (edit_source, "stages/train/loop.py"),
+    ],
+)
+def test_what_changes_while_a_stage_runs_is_told_and_nothing_is_recorded(
+    longer: Copy, tmp_path: Path, change: Callable[[Copy], None], name: str
+) -> None:
+    copy = longer.twin(tmp_path)
+    lock, params = copy.read("dvc.lock"), copy.read("params.yaml")
+    status, told = repro_while(copy, change)
+    assert status == 255
+    assert f"{name}: changed while the stage ran: run `dvc repro` again\n" in told
+    assert copy.read("dvc.lock") == lock
+    assert (copy.path / ".checkpoint/train").exists()
+    if change != edit_params:
+        return
+    (copy.path / "params.yaml").write_bytes(params)
+    assert "Resuming from the checkpoint" in copy.run("dvc", "repro", "train")
+    undisturbed = longer.twin(tmp_path / "undisturbed")
+    undisturbed.run("dvc", "repro", "train")
+    assert copy.read("dvc.lock") == undisturbed.read("dvc.lock")
+
+
+def test_params_of_another_stage_may_change_while_one_runs(longer: Copy, tmp_path: Path) -> None:
+    copy = longer.twin(tmp_path)
+    assert repro_while(copy, edit_params_of_another_stage)[0] == 0
+    assert copy.repro("train") == []
+
+
+def test_data_that_is_removed_comes_back_and_git_sees_no_change(done: Copy) -> None:
+    before = done.run("git", "status", "--porcelain")
+    shutil.rmtree(done.path / "data")
+    assert done.repro() == []
+    assert done.run("git", "status", "--porcelain") == before
 
 
 def sources() -> Iterator[tuple[Path, ast.AST]]:
