@@ -5,14 +5,11 @@ keeps for all: rank 0, or torchrun. A collective operation does not tell which r
 """
 
 import json
-import os
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import contextmanager
-from datetime import timedelta
 from threading import Thread
 from typing import NamedTuple, TypeVar
 
@@ -23,8 +20,7 @@ from torch.nn import Parameter
 
 from stages.errors import UserError
 
-# Seconds that the ranks wait for each other.
-START = 120.0  # until all are there: a command typed on a second machine, and torch loaded from a slow disk
+# Seconds that the ranks wait for each other, once they are connected.
 STEP = 300.0  # in one exchange: they have even shares of the work, but rank 0 saves checkpoints meanwhile
 END = 3.0  # to learn, when an exchange has failed, which of them are still there
 
@@ -83,7 +79,7 @@ class Ranks(NamedTuple):
             for rank, theirs in told.items()
         }
         faults = [
-            f"{_named([rank])} has different {names}: give all machines the same params.yaml, data and code"
+            f"{named([rank])} has different {names}: give all machines the same params.yaml, data and code"
             for rank, names in different.items()
             if names
         ]
@@ -127,7 +123,7 @@ class Ranks(NamedTuple):
         try:
             yield
         except RuntimeError as error:
-            raise UserError(self._who_is_gone() or f"lost the other ranks: {_one_line(error)}") from error
+            raise UserError(self._who_is_gone() or f"lost the other ranks: {one_line(error)}") from error
 
     def _who_is_gone(self) -> str:
         told = self.tell("apart", "waits", END)
@@ -135,62 +131,8 @@ class Ranks(NamedTuple):
         silent = [rank for rank in range(self.size) if rank not in told] if told else [0]  # rank 0 keeps the store
         if not (ended or silent):
             return ""
-        gone = f"{_named(ended)} ended" if ended else f"no answer from {_named(silent)}"
+        gone = f"{named(ended)} ended" if ended else f"no answer from {named(silent)}"
         return f"{gone}; see {'its' if len(ended or silent) == 1 else 'their'} output"
-
-
-@contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
-    """Yield this process among those that train together, connected by NCCL on NVIDIA GPUs and by Gloo elsewhere.
-
-    Raises UserError where they do not come together.
-    """
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield Ranks(rank, size, device)
-        return
-    ranks = Ranks(rank, size, device, _store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank == 0))
-    try:
-        devices = ranks.tell("device", device.type, START)
-        missing = [other for other in range(size) if other not in devices and other != rank]
-        if missing:
-            raise UserError(f"{_named(missing)} did not start within {START:.0f} seconds: start all {size} ranks")
-        if len(set(devices.values())) > 1:
-            raise UserError(f"train.device: must be of one kind on all ranks, got {', '.join(devices.values())}")
-        with ranks.exchange():
-            dist.init_process_group(
-                "nccl" if device.type == "cuda" else "gloo",
-                store=ranks.store,
-                rank=rank,
-                world_size=size,
-                timeout=timedelta(seconds=STEP),
-            )
-        yield ranks
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-        ranks.tell("apart", "ended", 0)
-        ranks.tell("left", "", END)  # the process that keeps the store is the last to go
-
-
-def _store(address: str, port: int, first: bool) -> dist.Store:
-    """Return the store that all ranks share, which the first keeps; but torchrun keeps one for those it starts."""
-    keeps = first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    where = f"MASTER_ADDR={address}, MASTER_PORT={port}"
-    try:
-        socket.getaddrinfo(address, port)
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"{where}: no such address: {_one_line(error)}") from error
-    try:
-        store = within(
-            START,
-            lambda: dist.TCPStore(address, port, None, keeps, timedelta(seconds=START), wait_for_workers=False),
-        )
-    except (RuntimeError, TookTooLong) as error:
-        if "EADDRINUSE" in str(error):
-            raise UserError(f"{where}: the port is taken: choose another one on all machines") from error
-        raise UserError(f"{where}: rank 0 did not start there within {START:.0f} seconds") from error
-    return dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
 
 
 def within(seconds: float, action: Callable[[], T]) -> T:
@@ -211,9 +153,11 @@ def within(seconds: float, action: Callable[[], T]) -> T:
     return future.result(seconds)
 
 
-def _named(ranks: list[int]) -> str:
+def named(ranks: list[int]) -> str:
+    """Return, for instance, `rank 1` or `ranks 1, 2`."""
     return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return what an error says, in one line."""
     return " ".join(str(error).split())

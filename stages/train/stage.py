@@ -18,8 +18,8 @@ from stages.train.loop import LossFunction, descend
 from stages.train.optimizer import OptimizerName, OptimizerOptions, new_optimizer, rehearse
 from stages.train.parallel import workers
 from stages.train.progress import progress
-from stages.train.ranks import joined
 from stages.train.record import Record
+from stages.train.rendezvous import joined
 
 
 class Train(Section):

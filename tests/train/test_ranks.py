@@ -77,7 +77,8 @@ def impatient(trained: Copy, tmp_path: Path) -> Copy:
     """A copy with a long training, whose ranks wait for seconds rather than minutes."""
     copy = trained.twin(tmp_path)
     for name, times in [
-        ("ranks", {"START": 20.0, "STEP": 5.0}),
+        ("rendezvous", {"START": 20.0}),
+        ("ranks", {"STEP": 5.0}),
         ("checkpoint", {"INTERVAL": 0.1}),
     ]:
         path = copy.path / f"stages/train/{name}.py"

@@ -1,0 +1,70 @@
+"""How the processes that train together find each other."""
+
+import os
+import socket
+from collections.abc import Iterator
+from concurrent.futures import TimeoutError as TookTooLong
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from stages.errors import UserError
+from stages.train.ranks import END, STEP, Ranks, named, one_line, within
+
+START = 120.0  # seconds until all are there: a command typed on a second machine, and torch loaded from a slow disk
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """Yield this process among those that train together, connected by NCCL on NVIDIA GPUs and by Gloo elsewhere.
+
+    Raises UserError where they do not come together.
+    """
+    rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Ranks(rank, size, device)
+        return
+    ranks = Ranks(rank, size, device, _store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank == 0))
+    try:
+        devices = ranks.tell("device", device.type, START)
+        missing = [other for other in range(size) if other not in devices and other != rank]
+        if missing:
+            raise UserError(f"{named(missing)} did not start within {START:.0f} seconds: start all {size} ranks")
+        if len(set(devices.values())) > 1:
+            raise UserError(f"train.device: must be of one kind on all ranks, got {', '.join(devices.values())}")
+        with ranks.exchange():
+            dist.init_process_group(
+                "nccl" if device.type == "cuda" else "gloo",
+                store=ranks.store,
+                rank=rank,
+                world_size=size,
+                timeout=timedelta(seconds=STEP),
+            )
+        yield ranks
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        ranks.tell("apart", "ended", 0)
+        ranks.tell("left", "", END)  # the process that keeps the store is the last to go
+
+
+def _store(address: str, port: int, first: bool) -> dist.Store:
+    """Return the store that all ranks share, which the first keeps; but torchrun keeps one for those it starts."""
+    keeps = first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    where = f"MASTER_ADDR={address}, MASTER_PORT={port}"
+    try:
+        socket.getaddrinfo(address, port)
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{where}: no such address: {one_line(error)}") from error
+    try:
+        store = within(
+            START,
+            lambda: dist.TCPStore(address, port, None, keeps, timedelta(seconds=START), wait_for_workers=False),
+        )
+    except (RuntimeError, TookTooLong) as error:
+        if "EADDRINUSE" in str(error):
+            raise UserError(f"{where}: the port is taken: choose another one on all machines") from error
+        raise UserError(f"{where}: rank 0 did not start there within {START:.0f} seconds") from error
+    return dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
