@@ -7,8 +7,6 @@ written. It resumes only a training that would come to the same state, bit by bi
 import copy
 import hashlib
 import io
-import platform
-import re
 import signal
 import sys
 import time
@@ -28,41 +26,6 @@ PATH = ".checkpoint/train"
 INTERVAL = 5.0  # seconds from one checkpoint to the next, at least
 DIGEST_BYTES = hashlib.blake2b().digest_size
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-
-def digest(path: str) -> str:
-    """Return a digest of a file's bytes."""
-    hashed = hashlib.blake2b()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(1 << 20):
-            hashed.update(chunk)
-    return hashed.hexdigest()
-
-
-def fingerprint(kernels: str, sections: dict[str, dict[str, Any]], ranks: Ranks) -> dict[str, str]:
-    """Return what decides which bits a training computes, by name: params, data, code and machine."""
-    code = sorted(
-        module.__file__ for name, module in sys.modules.items() if name.startswith("stages.") and module.__file__
-    )
-    processor = "any processor" if kernels == "portable" else processor_model()
-    chosen = kernels, processor, torch.backends.cpu.get_cpu_capability(), f"{torch.get_num_threads()} threads"
-    return {
-        **{f"{name}.{key}": repr(value) for name, section in sections.items() for key, value in section.items()},
-        "data/train.pt": digest("data/train.pt"),
-        "code": " ".join(map(digest, code)),
-        "torch": str(torch.__version__),
-        "kernels or processor": ", ".join(chosen),
-        "number of ranks": f"{ranks.size} on {ranks.device.type}",
-    }
-
-
-def processor_model() -> str:
-    """Return the model and the instruction sets of the processor, by which libraries choose their kernels."""
-    try:
-        described = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        return platform.processor()
-    return " ".join(sorted(set(re.findall(r"(?m)^(?:model name|flags)\s*: (.*)$", described))))
 
 
 class Checkpoint:
@@ -102,7 +65,7 @@ class Checkpoint:
             return
         began = time.monotonic()
         try:
-            self._save({name: part.state_dict() for name, part in parts.items()})
+            self._save(progress, {name: part.state_dict() for name, part in parts.items()})
         except UserError as error:
             if self.stopped:
                 raise UserError(f"stopped at {progress}, but {error}") from error
@@ -126,17 +89,18 @@ class Checkpoint:
                 raise ValueError("weights that no step can make finite again")
             for name, part in parts.items():
                 part.load_state_dict(state[name])
+            progress = state["progress"]
         except Exception:  # whatever foreign content makes of them
             for name, part in parts.items():
                 part.load_state_dict(first[name])
             _from_scratch("is damaged")
-        else:
-            if self.ranks.rank == 0:
-                tqdm.write(f"Resuming from the checkpoint {PATH}", file=sys.stderr)
+            return
+        if self.ranks.rank == 0:
+            tqdm.write(f"Resuming from the checkpoint {PATH}, at {progress}", file=sys.stderr)
 
-    def _save(self, state: dict[str, Any]) -> None:
+    def _save(self, progress: str, state: dict[str, Any]) -> None:
         body = io.BytesIO()
-        torch.save({"fingerprint": self.fingerprint, **state}, body)
+        torch.save({"fingerprint": self.fingerprint, "progress": progress, **state}, body)
         with files.writing(PATH, durable=True) as file:
             file.write(hashlib.blake2b(body.getbuffer()).digest() + body.getbuffer())
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from stages import dataset, history, models, network
 from stages.network import Network
 from stages.params import Exact, Points, Section, StageParams, must_be
-from stages.train import checkpoint, device, layers
+from stages.train import checkpoint, device, fingerprint, layers
 from stages.train.batches import Batches, fitting_micro_size, keep_freed_memory
-from stages.train.checkpoint import Checkpoint, fingerprint
+from stages.train.checkpoint import Checkpoint
 from stages.train.loop import LossFunction, descend
 from stages.train.optimizer import OptimizerName, OptimizerOptions, new_optimizer, rehearse
 from stages.train.parallel import workers
@@ -101,10 +101,9 @@ def run(params: Params) -> None:
     with joined(place) as ranks:
         batches = Batches(x, y, settings.batch_size, micro_size, ranks, settings.seed)
         decisive = params.model_dump(include={"network": True, "train": True}, exclude={"train": {"launcher"}})
-        traits = fingerprint(params.kernels, decisive, ranks)
-        machine = "kernels or processor"  # may differ, where only the processor does
-        ranks.compare({name: value for name, value in traits.items() if name != machine} | {"kernels": params.kernels})
-        resumable = Checkpoint(traits, ranks)
+        training = fingerprint.of_training(params.kernels, decisive)
+        ranks.compare(training)
+        resumable = Checkpoint(training | fingerprint.of_machine(params.kernels, ranks), ranks)
         record = train(net, batches, settings, resumable)
     if ranks.rank > 0:
         return

@@ -1,0 +1,53 @@
+"""What decides which bits a training computes."""
+
+import hashlib
+import platform
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stages.train.ranks import Ranks
+
+
+def digest(path: str) -> str:
+    """Return a digest of a file's bytes."""
+    hashed = hashlib.blake2b()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(1 << 20):
+            hashed.update(chunk)
+    return hashed.hexdigest()
+
+
+def of_training(kernels: str, sections: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """Return what is trained, by name: params, data, code and torch. It must be the same on all ranks."""
+    code = sorted(
+        module.__file__ for name, module in sys.modules.items() if name.startswith("stages.") and module.__file__
+    )
+    return {
+        "kernels": kernels,
+        **{f"{name}.{key}": repr(value) for name, section in sections.items() for key, value in section.items()},
+        "data/train.pt": digest("data/train.pt"),
+        "code": " ".join(map(digest, code)),
+        "torch": str(torch.__version__),
+    }
+
+
+def of_machine(kernels: str, ranks: Ranks) -> dict[str, str]:
+    """Return where it is trained, by name. Portable kernels give the same bits on any processor."""
+    processor = "any" if kernels == "portable" else processor_model()
+    return {
+        "processor": f"{processor}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "number of ranks": f"{ranks.size} on {ranks.device.type}",
+    }
+
+
+def processor_model() -> str:
+    """Return the model and the instruction sets of the processor, by which libraries choose their kernels."""
+    try:
+        described = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return platform.processor()
+    return " ".join(sorted(set(re.findall(r"(?m)^(?:model name|flags)\s*: (.*)$", described))))
