@@ -44,7 +44,9 @@ class Checkpoint:
         def note(*_: object) -> None:
             self.stopped = True
 
-        former = {number: signal.signal(number, note) for number in STOP_SIGNALS}
+        # Those that are ignored stay so: nohup has SIGHUP ignored.
+        heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        former = {number: signal.signal(number, note) for number in heard}
         try:
             yield
         finally:

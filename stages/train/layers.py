@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from stages.errors import UserError
+from stages.network import predict
 from stages.train.batches import Batches
 
 
@@ -17,7 +18,16 @@ def whole_batch_layer(net: nn.Module) -> str | None:
 
 
 def check(net: nn.Module, batches: Batches) -> None:
-    """Raise UserError where a layer that needs whole batches, of two points at least, would not get them."""
+    """Refuse a network that cannot be trained with these batches, or that the loss would compare falsely.
+
+    Raises UserError where its predictions have not the shape of y, which the loss would broadcast, and where a layer
+    that needs whole batches, of two points at least, would not get them.
+    """
+    x, y = batches.x[:2], batches.y[:2]
+    prediction = predict(net, x)
+    got = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
+    if got != tuple(y.shape):
+        raise UserError(f"stages/network.py: must predict {tuple(y.shape)} for x of {tuple(x.shape)}, got {got}")
     layer, n = whole_batch_layer(net), len(batches.x)
     size = min(batches.size or n, n)
     if layer is None:

@@ -18,6 +18,8 @@ import torch
 
 from tests.conftest import ENVIRONMENT, Copy
 
+pytest.importorskip("fcntl", reason="Windows has neither these signals nor named pipes")
+
 FILES = ["data/net.pkl", "data/net_params.pkl", "data/loss.csv", "data/history.npz"]
 PYTHON = ["python", "-m", "stages", "train"]
 TORCHRUN = ["torchrun", "--standalone", "--nproc-per-node", "2", "-m", "stages", "train"]
@@ -121,6 +123,12 @@ def test_ctrl_c_sigterm_and_sighup_save_and_say_how_far_it_got(long: Copy, numbe
     told = interrupt(long, number)
     assert re.fullmatch(r"stopped at epoch \d+ of 3000; `dvc repro` resumes from there\n", told)
     assert long.stage("train").startswith("Resuming from the checkpoint .checkpoint/train, at epoch ")
+    assert outputs(long) == expected
+
+
+def test_a_training_under_nohup_hears_no_hangup(long: Copy) -> None:
+    expected = outputs(long)
+    assert interrupt(long, signal.SIGHUP, ["nohup", *PYTHON]) == ""
     assert outputs(long) == expected
 
 

@@ -131,6 +131,21 @@ def test_a_layer_that_needs_whole_batches_is_named_where_it_does_not_get_them(
     check(nn.Linear(1, 1), Batches(x, x, size, micro_size, Ranks(0, ranks), 0))
 
 
+@pytest.mark.parametrize(
+    ("net", "got"),
+    [(nn.Flatten(0), "(2,)"), (nn.Linear(1, 2), "(2, 2)"), (nn.Identity(), None), (nn.LSTM(1, 1), "tuple")],
+)
+def test_predictions_that_the_loss_would_broadcast_are_refused(net: nn.Module, got: str | None) -> None:
+    x = torch.zeros(5, 1)
+    batches = Batches(x, x, None, 5, Ranks(), 0)
+    if got is None:
+        check(net, batches)
+    else:
+        with pytest.raises(UserError) as told:
+            check(net, batches)
+        assert str(told.value) == f"stages/network.py: must predict (2, 1) for x of (2, 1), got {got}"
+
+
 def test_a_layer_that_draws_random_numbers_is_noticed_and_the_network_left_as_it_was() -> None:
     x = torch.rand(2, 1)
     for layer, draws in [(nn.ReLU(), False), (nn.Dropout(), True), (nn.RReLU(), True), (nn.BatchNorm1d(10), False)]:
