@@ -56,7 +56,7 @@ def room(path: str) -> str:
 
 def leaves(value: Any, prefix: str = "") -> Iterator[str]:
     """Return the dotted names of all values below a mapping or a schema."""
-    if isinstance(value, type) and issubclass(value, BaseModel):
+    if isinstance(value, type) and issubclass(value, BaseModel) and value.model_config.get("extra") != "allow":
         value = {name: field.annotation for name, field in value.model_fields.items()}
     if isinstance(value, dict) and value:
         for name, below in value.items():

@@ -300,6 +300,7 @@ def test_the_only_font_is_one_that_matplotlib_brings() -> None:
     assert found == [str(Path(found[-1], "fonts/ttf/DejaVuSans.ttf")), found[-1]]
 
 
+@pytest.mark.skipif(not shutil.which("prlimit"), reason="only Linux has prlimit")
 def test_no_room_for_temporary_files_is_told(copy: Copy) -> None:
     told = copy.run("prlimit", "--fsize=0", "python", "-m", "stages", "plot", status=2)
     assert re.fullmatch(r"no temporary folder can be made: [^\n]*: fix this, then run `dvc repro`\n", told)

@@ -293,7 +293,7 @@ def test_what_a_launcher_sets_wrongly_is_told(trained: Copy, environment: dict[s
 def test_a_frozen_parameter_stays_out_of_what_ranks_sum(trained: Copy) -> None:
     code = """
 import torch
-from stages.train.ranks import joined
+from stages.train.rendezvous import joined
 with joined(torch.device("cpu")) as ranks:
     frozen, free = torch.nn.Parameter(torch.ones(2), False), torch.nn.Parameter(torch.ones(2))
     (frozen * free).sum().mul(ranks.rank + 1).backward()
