@@ -65,19 +65,19 @@ class Checkpoint:
         self.stopped = self.stopped or self.ranks.asked_to_stop()
         if not (self.stopped or time.monotonic() > self.due):
             return
-        began = time.monotonic()
+        began, failure = time.monotonic(), None
         try:
             self._save(progress, {name: part.state_dict() for name, part in parts.items()})
         except UserError as error:
-            if self.stopped:
-                raise UserError(f"stopped at {progress}, but {error}") from error
-            if not self.warned:
-                tqdm.write(f"Training goes on without a checkpoint: {error}", file=sys.stderr)
-            self.warned = True
+            failure = error
         ended = time.monotonic()
         self.due = ended + max(INTERVAL, 20 * (ended - began))  # a large state less often: for 5% of the time at most
         if self.stopped:
-            raise UserError(f"stopped at {progress}; `dvc repro` resumes from there")
+            resumes = f"without a checkpoint: {failure}" if failure else "`dvc repro` resumes from there"
+            raise UserError(f"stopped at {progress}; {resumes}")
+        if failure and not self.warned:
+            tqdm.write(f"Training goes on without a checkpoint: {failure}", file=sys.stderr)
+            self.warned = True
 
     def restore(self, **parts: Any) -> None:
         """Go back to the saved state if there is one that fits this training; say so, or why not."""
