@@ -28,14 +28,15 @@ def run(stage: str) -> None:
     """Read params.yaml, choose the kernels, learn this process's rank, import the stage and run it.
 
     A stage module has Params and run(params), and may have finish(), which is called last.
-    Raises UserError where the stage is running already, and where what it read changed while it ran: DVC, which looks
-    at params and deps after a stage has ended, would record the new ones with outputs computed from the old.
+    Raises UserError where the stage is running already, and where what it read changed while it ran.
     """
-    from stages import params  # late, so that a Python without the project's packages is told in one line
-
-    stages = sorted(path.parent.name for path in Path(__file__).parent.glob("*/stage.py"))
+    here = Path(__file__).parent
+    stages = sorted(path.parent.name for path in here.glob("*/stage.py"))
     if stage not in stages:
         raise UserError(f"python -m stages STAGE: must be one of {', '.join(stages)}, got {stage!r}")
+    files.watch(*map(str, [*here.glob("*.py"), *here.glob(f"{stage}/*.py")]))  # before they are imported
+    from stages import params  # late, so that a Python without the project's packages is told in one line
+
     document = params.load("params.yaml")
     if document.get("kernels") != "native":
         os.environ.update(PORTABLE)
@@ -44,17 +45,24 @@ def run(stage: str) -> None:
     writes = launched_rank() == 0  # of several ranks, the first holds the lock and writes for all
 
     module = import_module(f"stages.{stage}.stage")
-    files.watch(*(str(each.__file__) for name, each in sys.modules.items() if name.startswith("stages.")))
     with alone(stage) if writes else nullcontext():
         module.run(params.check("params.yaml", document, module.Params))
         latest = params.load("params.yaml")
-        changed = [f"params.yaml: {name}" for name in module.Params.model_fields if latest.get(name) != document[name]]
-        if changed := changed + files.changed():
-            raise UserError(
-                "\n".join(f"{each}: changed while the stage ran: run `dvc repro` again" for each in changed)
-            )
+        sections = [name for name in module.Params.model_fields if latest.get(name) != document[name]]
+        if changed := [f"params.yaml: {name}" for name in sections] + changed_files():
+            told = (f"{each}: changed while the stage ran: run `dvc repro` again" for each in changed)
+            raise UserError("\n".join(told))
         if writes and hasattr(module, "finish"):
             module.finish()
+
+
+def changed_files() -> list[str]:
+    """Return the files that were read or imported and have changed since.
+
+    DVC looks at params and deps after a stage has ended: it would record the new ones with outputs of the old.
+    """
+    imported = {module.__file__ for name, module in sys.modules.items() if name.startswith(("stages.", "__main__"))}
+    return [os.path.relpath(path) for path in files.changed() if path in imported or not path.endswith(".py")]
 
 
 def message_for_user(error: BaseException) -> str | None:

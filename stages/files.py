@@ -90,7 +90,7 @@ def watch(*paths: str) -> None:
 
 def changed() -> list[str]:
     """Return the paths of the watched files that are not what they were; every file of `reading` is watched."""
-    return [os.path.relpath(path) for path, identity in _watched.items() if _identity(path) != identity]
+    return [path for path, identity in _watched.items() if _identity(path) != identity]
 
 
 def _identity(path: str) -> tuple[int, ...]:

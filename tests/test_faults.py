@@ -182,6 +182,16 @@ def longer(trained: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
     return copy
 
 
+def edit_main(copy: Copy) -> None:
+    with (copy.path / "stages/__main__.py").open("a", encoding="utf-8") as file:
+        file.write("# edited\n")
+
+
+def edit_unused_source(copy: Copy) -> None:
+    with (copy.path / "stages/evaluate/metrics.py").open("a", encoding="utf-8") as file:
+        file.write("# edited\n")
+
+
 def repro_while(copy: Copy, change: Callable[[Copy], None]) -> tuple[int, str]:
     """Run `dvc repro train`, make the change while it trains; return the exit status and what was said."""
     command = ["dvc", "repro", "train"]
@@ -202,6 +212,7 @@ def repro_while(copy: Copy, change: Callable[[Copy], None]) -> tuple[int, str]:
         (replace, "data/train.pt"),
         (write_in_place, "data/train.pt"),
         (edit_source, "stages/train/loop.py"),
+        (edit_main, "stages/__main__.py"),
     ],
 )
 def test_what_changes_while_a_stage_runs_is_told_and_nothing_is_recorded(
@@ -223,9 +234,12 @@ def test_what_changes_while_a_stage_runs_is_told_and_nothing_is_recorded(
     assert copy.read("dvc.lock") == undisturbed.read("dvc.lock")
 
 
-def test_params_of_another_stage_may_change_while_one_runs(longer: Copy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [edit_params_of_another_stage, edit_unused_source])
+def test_params_and_code_of_another_stage_may_change_while_one_runs(
+    longer: Copy, tmp_path: Path, change: Callable[[Copy], None]
+) -> None:
     copy = longer.twin(tmp_path)
-    assert repro_while(copy, edit_params_of_another_stage)[0] == 0
+    assert repro_while(copy, change)[0] == 0
     assert copy.repro("train") == []
 
 

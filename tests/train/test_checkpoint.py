@@ -226,7 +226,9 @@ def test_a_checkpoint_that_cannot_be_written_is_told_to_who_asked_to_stop(long: 
             pass
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=60)[1]
-    assert re.fullmatch(r"stopped at epoch \d+ of 3000; without a checkpoint: .checkpoint/train: cannot be written: .*\n", told)
+    assert re.fullmatch(
+        r"stopped at epoch \d+ of 3000; without a checkpoint: .checkpoint/train: cannot be written: .*\n", told
+    )
     assert process.returncode == 2
 
 
