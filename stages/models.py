@@ -5,6 +5,7 @@ shadows the method, or a layer of a billion neurons. So nothing is unpickled tha
 a network like the one expected: the same records, byte by byte, except for the values of the weights.
 """
 
+import copy
 import io
 import zipfile
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 from stages import archive, files, network
 from stages.errors import UserError, counted
 
+NAME_BYTES = 4096  # that an archive may be longer: its name is part of the name of each record
 Sizes = tuple[int, int, int]  # n_feature, n_hidden, n_output
 Loaded = TypeVar("Loaded", nn.Module, dict[str, Tensor])
 
@@ -40,9 +42,7 @@ def restore_net(path: str, n_feature: int, n_hidden: int, n_output: int) -> nn.M
     Raises UserError where the file is missing, damaged, or holds anything else; nothing in it has run then.
     """
     sizes = n_feature, n_hidden, n_output
-    expected = _expected(sizes)
-    with safe_globals([type(module) for net in expected for module in net.modules()]):
-        return _load(path, sizes, expected)
+    return _load(path, _expected(sizes), _other_sizes(sizes))
 
 
 def restore_params(path: str, style: str, n_feature: int, n_hidden: int, n_output: int) -> nn.Module:
@@ -52,59 +52,80 @@ def restore_params(path: str, style: str, n_feature: int, n_hidden: int, n_outpu
     """
     sizes = n_feature, n_hidden, n_output
     net = network.build(style, *sizes, seed=0)
-    net.load_state_dict(_load(path, sizes, [net.state_dict() for net in _expected(sizes)]))
+    expected = [net.state_dict() for net in _expected(sizes)]
+    net.load_state_dict(_load(path, expected, _other_sizes(sizes)))
     return net
 
 
-def check(net: nn.Module) -> None:
-    """Refuse a network before it is trained where it could not be saved, or saved but not restored.
+def check(net: nn.Module, style: str, n_hidden: int, x: Tensor, y: Tensor) -> None:
+    """Save and restore a network both ways, in memory, so that one that cannot be restored is not trained for hours.
 
-    Raises UserError where it holds anything but modules, and what torch.save raises where that cannot be saved.
+    x is (n, n_feature), y is (n, n_output). Raises UserError where a restored network is refused or predicts otherwise,
+    and what torch.save raises where the network cannot be saved.
     """
-    with safe_globals([type(module) for module in net.modules()]):
-        _refuse_foreign("stages/network.py", io.BytesIO(_saved(net)))
+    path, changes = (
+        "stages/network.py",
+        "keeps what a new network does not: use parameters and buffers for what changes",
+    )
+    used, sizes = copy.deepcopy(net), (x.shape[1], n_hidden, y.shape[1])
+    with torch.no_grad():
+        used(x)  # in training mode, which may change it
+    restored, twin = network.build(style, *sizes, seed=0), _restored(path, _saved(used), _expected(sizes), changes)
+    state_dicts = [net.state_dict() for net in _expected(sizes)]
+    restored.load_state_dict(_restored(path, _saved(used.state_dict()), state_dicts, changes))
+    predictions = [network.predict(each, x) for each in (used, restored, twin)]
+    if not all(prediction.equal(predictions[0]) for prediction in predictions):
+        raise UserError(
+            f"{path}: the network predicts differently once it is restored: use parameters and persistent buffers for "
+            "what it needs, and no random numbers in evaluation mode"
+        )
 
 
 def _expected(sizes: Sizes) -> list[nn.Module]:
     return [network.build(style, *sizes, seed=0) for style in network.STYLES]
 
 
-def _load(path: str, sizes: Sizes, expected: Sequence[Loaded]) -> Loaded:
+def _other_sizes(sizes: Sizes) -> str:
+    feature, hidden, output = map(counted, sizes, ("feature", "hidden neuron", "output"))
+    return (
+        f"does not hold a network of {feature}, {hidden} and {output}: "
+        "ask for the sizes that it was trained with, or run `dvc repro --force train`"
+    )
+
+
+def _load(path: str, expected: Sequence[Loaded], otherwise: str) -> Loaded:
     """Return what torch.save wrote to path, if it is like one of these objects except for the values of its tensors."""
-    archives = [_saved(each) for each in expected]
-    longest = max(map(len, archives)) + 4096  # the archive's name is part of the name of each record
     with files.reading(path, "a model of this project"):
         with Path(path).open("rb") as file:
-            content = file.read(longest + 1)
-        records = _records(content) if len(content) <= longest else {}
-        if not any(_alike(records, _records(each)) for each in archives):
-            feature, hidden, output = map(counted, sizes, ("feature", "hidden neuron", "output"))
-            raise UserError(
-                f"{path}: does not hold a network of {feature}, {hidden} and {output}: "
-                "ask for the sizes that it was trained with, or run `dvc repro --force train`"
-            )
-        # Load what was compared, in an archive of our own: two readers can see two different things in a forged one.
-        own = io.BytesIO()
-        with zipfile.ZipFile(own, "w") as target:
-            for name, data in records.items():
-                target.writestr(f"archive/{name}", data)
+            content = file.read(max(len(_saved(each)) for each in expected) + NAME_BYTES + 1)
+        return _restored(path, content, expected, otherwise)
+
+
+def _restored(path: str, content: bytes, expected: Sequence[Loaded], otherwise: str) -> Loaded:
+    """Return what torch.save wrote, likewise. Raises UserError, with what to say of the path otherwise."""
+    archives = [_saved(each) for each in expected]
+    records = _records(content) if len(content) <= max(map(len, archives)) + NAME_BYTES else {}
+    if not any(_alike(records, _records(each)) for each in archives):
+        raise UserError(f"{path}: {otherwise}")
+    # Load what was compared, in an archive of our own: two readers can see two different things in a forged one.
+    own = io.BytesIO()
+    with zipfile.ZipFile(own, "w") as target:
+        for name, data in records.items():
+            target.writestr(f"archive/{name}", data)
+    modules = [module for each in expected if isinstance(each, nn.Module) for module in each.modules()]
+    with safe_globals([type(module) for module in modules]):
         own.seek(0)
-        _refuse_foreign(path, own)
+        if foreign := get_unsafe_globals_in_checkpoint(own):
+            raise UserError(
+                f"{path}: holds {', '.join(foreign)}, which is no module: "
+                "use modules in stages/network.py, e.g. nn.GELU() for F.gelu, then run `dvc repro`"
+            )
+        own.seek(0)
         loaded: Loaded = torch.load(own, map_location="cpu", weights_only=True)
-        values = loaded.state_dict() if isinstance(loaded, nn.Module) else loaded
-        if not all(each.isfinite().all() for each in values.values()):
-            raise ValueError
+    values = loaded.state_dict() if isinstance(loaded, nn.Module) else loaded
+    if not all(each.isfinite().all() for each in values.values()):
+        raise ValueError
     return loaded
-
-
-def _refuse_foreign(path: str, content: io.BytesIO) -> None:
-    """Raise UserError where what torch.save wrote holds a class or function that is not on the allow-list."""
-    if foreign := get_unsafe_globals_in_checkpoint(content):
-        raise UserError(
-            f"{path}: holds {', '.join(foreign)}, which is no module: "
-            "use modules in stages/network.py, e.g. nn.GELU() for F.gelu, then run `dvc repro`"
-        )
-    content.seek(0)
 
 
 def _saved(value: object) -> bytes:

@@ -23,11 +23,11 @@ def check(net: nn.Module, batches: Batches) -> None:
     Raises UserError where its predictions have not the shape of y, which the loss would broadcast, and where a layer
     that needs whole batches, of two points at least, would not get them.
     """
-    x, y = batches.x[:2], batches.y[:2]
+    x, y = batches.x[:2].cpu(), batches.y[:2].cpu()
     prediction = predict(net, x)
-    got = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
-    if got != tuple(y.shape):
-        raise UserError(f"stages/network.py: must predict {tuple(y.shape)} for x of {tuple(x.shape)}, got {got}")
+    got = _kind(prediction) if isinstance(prediction, Tensor) else type(prediction).__name__
+    if got != _kind(y):
+        raise UserError(f"stages/network.py: must predict {_kind(y)} for x of {_kind(x)}, got {got}")
     layer, n = whole_batch_layer(net), len(batches.x)
     size = min(batches.size or n, n)
     if layer is None:
@@ -53,3 +53,7 @@ def draws_random_numbers(net: nn.Module, x: Tensor) -> bool:
     with torch.no_grad():
         copy.deepcopy(net)(x)
     return not torch.equal(before, generator.get_rng_state())
+
+
+def _kind(values: Tensor) -> str:
+    return f"{values.dtype} {tuple(values.shape)}".removeprefix("torch.")

@@ -60,7 +60,6 @@ def train(net: nn.Module, batches: Batches, settings: Train, checkpoint: Checkpo
     loss_function = getattr(nn, settings.loss)()
     recipe = settings.optimizer, net, settings.learning_rate, settings.optimizer_options.model_dump(exclude_unset=True)
     few_x, few_y = batches.x[:2], batches.y[:2]
-    layers.check(net, batches)
     rehearse(*recipe, loss_function, few_x, few_y)
     random = layers.draws_random_numbers(net, few_x)
     optimizer = new_optimizer(*recipe)
@@ -94,17 +93,18 @@ def run(params: Params) -> None:
     place = device.choose(settings.device)
     points = dataset.read("data/train.pt")
     x, y = points.x.to(place), points.y.to(place)
-    net = network.build(params.network.style, x.shape[1], hidden, y.shape[1], settings.seed).to(place)
-    models.check(net)
+    net = network.build(params.network.style, x.shape[1], hidden, y.shape[1], settings.seed)
     whole = settings.batch_size or len(x) if layers.whole_batch_layer(net) else None
     micro_size = settings.micro_batch_size or whole or fitting_micro_size(place, x.shape[1] + hidden + y.shape[1])
     with joined(place) as ranks:
         batches = Batches(x, y, settings.batch_size, micro_size, ranks, settings.seed)
+        layers.check(net, batches)
+        models.check(net.cpu(), params.network.style, hidden, points.x[:2], points.y[:2])
         decisive = params.model_dump(include={"network": True, "train": True}, exclude={"train": {"launcher"}})
         training = fingerprint.of_training(params.kernels, decisive)
         ranks.compare(training)
         resumable = Checkpoint(training | fingerprint.of_machine(params.kernels, ranks), ranks)
-        record = train(net, batches, settings, resumable)
+        record = train(net.to(place), batches, settings, resumable)
     if ranks.rank > 0:
         return
 

@@ -133,7 +133,12 @@ def test_a_layer_that_needs_whole_batches_is_named_where_it_does_not_get_them(
 
 @pytest.mark.parametrize(
     ("net", "got"),
-    [(nn.Flatten(0), "(2,)"), (nn.Linear(1, 2), "(2, 2)"), (nn.Identity(), None), (nn.LSTM(1, 1), "tuple")],
+    [
+        (nn.Flatten(0), "float32 (2,)"),
+        (nn.Linear(1, 2), "float32 (2, 2)"),
+        (nn.Identity(), None),
+        (nn.LSTM(1, 1), "tuple"),
+    ],
 )
 def test_predictions_that_the_loss_would_broadcast_are_refused(net: nn.Module, got: str | None) -> None:
     x = torch.zeros(5, 1)
@@ -143,7 +148,7 @@ def test_predictions_that_the_loss_would_broadcast_are_refused(net: nn.Module, g
     else:
         with pytest.raises(UserError) as told:
             check(net, batches)
-        assert str(told.value) == f"stages/network.py: must predict (2, 1) for x of (2, 1), got {got}"
+        assert str(told.value) == f"stages/network.py: must predict float32 (2, 1) for x of float32 (2, 1), got {got}"
 
 
 def test_a_layer_that_draws_random_numbers_is_noticed_and_the_network_left_as_it_was() -> None:
@@ -160,20 +165,31 @@ def test_whole_batch_layers_are_found() -> None:
     assert whole_batch_layer(nn.LayerNorm(3)) is None
 
 
+UNRESTORABLE = "stages/network.py: the network predicts differently once it is restored: use parameters and persistent"
+
+
 @pytest.mark.parametrize(
-    ("attribute", "status", "message"),
+    ("line", "forward", "status", "message"),
     [
-        ("F.gelu", 2, "stages/network.py: holds torch._C._nn.gelu, which is no module: use modules"),
-        ("lambda x: x", 1, "Can't pickle|Can't get local object"),
+        (
+            "self.f = F.gelu",
+            "self.f(x)",
+            2,
+            "stages/network.py: holds torch._C._nn.gelu, which is no module: use modules",
+        ),
+        ("self.f = lambda x: x", "self.f(x)", 1, "Can't pickle|Can't get local object"),
+        ("self.calls = 0", "x; self.calls += 1", 2, "stages/network.py: keeps what a new network does not: use"),
+        ("", "F.dropout(x)", 2, UNRESTORABLE),
+        ("self.register_buffer('b', torch.rand(1), persistent=False)", "x * self.b", 2, UNRESTORABLE),
     ],
 )
 def test_a_network_that_could_not_be_restored_is_refused_before_it_is_trained(
-    copy: Copy, attribute: str, status: int, message: str
+    copy: Copy, line: str, forward: str, status: int, message: str
 ) -> None:
     path = copy.path / "stages/network.py"
-    edited = path.read_text(encoding="utf-8").replace(
-        "        self.predict = ", f"        self.activation = {attribute}\n        self.predict = "
-    )
+    edited = path.read_text(encoding="utf-8")
+    for before, added in [("self.predict = ", line), ("x = F.relu(", f"x = {forward}")]:
+        edited = edited.replace(f"        {before}", f"        {added or 'pass'}\n        {before}")
     path.write_text(edited, encoding="utf-8")
     copy.set(train__epochs=10**6)
     copy.stage("generate")
