@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import sys
 from contextlib import nullcontext
 from importlib import import_module
@@ -61,7 +62,8 @@ def changed_files() -> list[str]:
 
     DVC looks at params and deps after a stage has ended: it would record the new ones with outputs of the old.
     """
-    imported = {module.__file__ for name, module in sys.modules.items() if name.startswith(("stages.", "__main__"))}
+    ours = [module for name, module in sys.modules.items() if name.startswith(("stages.", "__main__"))]
+    imported = {getattr(module, "__file__", None) for module in ours}
     return [os.path.relpath(path) for path in files.changed() if path in imported or not path.endswith(".py")]
 
 
@@ -84,6 +86,8 @@ def message_for_user(error: BaseException) -> str | None:
 
 if __name__ == "__main__":
     streams.make_safe()
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # end as with Ctrl-C, which leaves no half-written file
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(" ".join(sys.argv[1:]))
     except BaseException as error:

@@ -1,6 +1,7 @@
 """Read and write files so that what goes wrong is told in one line, and nothing half-written is left."""
 
 import errno
+import hashlib
 import io
 import os
 import secrets
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 
 from stages.errors import UserError
 
-_watched: dict[str, tuple[int, ...]] = {}  # files that were read, and what they looked like then
+_watched: dict[str, tuple[tuple[int, ...], str]] = {}  # files that were read: their identity and digest then
 
 
 class _File(io.BufferedWriter):
@@ -84,13 +85,31 @@ def regular(path: str) -> None:
 
 
 def watch(*paths: str) -> None:
-    """Note what files look like that are read now, for `changed`."""
-    _watched.update((path, _identity(path)) for path in paths)
+    """Note what is in files that are read now, for `changed`."""
+    _watched.update((path, (_identity(path), digest(path))) for path in paths)
 
 
 def changed() -> list[str]:
-    """Return the paths of the watched files that are not what they were; every file of `reading` is watched."""
-    return [path for path, identity in _watched.items() if _identity(path) != identity]
+    """Return the paths of the watched files whose bytes are not what they were; those of `reading` are watched."""
+    return [
+        path
+        for path, (identity, content) in _watched.items()
+        if _identity(path) != identity and (not _identity(path) or digest(path) != content)
+    ]
+
+
+def digest_when_read(path: str) -> str:
+    """Return the digest that a watched file had when it was read, and of any other file the one that it has now."""
+    return _watched[path][1] if path in _watched else digest(path)
+
+
+def digest(path: str) -> str:
+    """Return a digest of a file's bytes. Raises OSError where it cannot be read."""
+    hashed = hashlib.blake2b()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(1 << 20):
+            hashed.update(chunk)
+    return hashed.hexdigest()
 
 
 def _identity(path: str) -> tuple[int, ...]:

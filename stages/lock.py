@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from stages.errors import UserError
@@ -16,24 +16,30 @@ except ImportError:  # Windows, where only DVC's own lock keeps two runs apart
 @contextmanager
 def alone(stage: str) -> Iterator[None]:
     """Keep other processes from running the stage in this folder. Raises UserError where one is running it already."""
-    path = Path(".lock", stage)
     if fcntl is None:
         yield
         return
+    path = Path(".lock", stage)
     try:
         path.parent.mkdir(exist_ok=True)
-        file = path.open("a+")
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}: fix this, then run `dvc repro`") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise UserError(
-                f"the stage {stage} is already running, as process {file.read()}: wait for it to end, or stop it"
-            ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()}")
-        file.flush()
+    try:
+        _lock(lock, stage)
         yield
+    finally:
+        os.close(lock)
+
+
+def _lock(lock: int, stage: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        process = os.read(lock, 20).decode(errors="replace")
+        raise UserError(
+            f"the stage {stage} is already running, as process {process}: wait for it to end, or stop it"
+        ) from error
+    with suppress(OSError):  # a full disk, of which the stage will tell
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())

@@ -148,13 +148,13 @@ def test_a_second_dvc_repro_at_once_is_told_and_harms_nothing(done: Copy) -> Non
 
 def replace(copy: Copy) -> None:
     path = copy.path / "data/train.pt"
-    path.with_suffix(".new").write_bytes(path.read_bytes())
+    path.with_suffix(".new").write_bytes(path.read_bytes() + b"more")
     path.with_suffix(".new").replace(path)
 
 
 def write_in_place(copy: Copy) -> None:
     with (copy.path / "data/train.pt").open("r+b") as file:
-        file.write(b"P")
+        file.write(b"Q")
 
 
 def edit_source(copy: Copy) -> None:
@@ -234,7 +234,12 @@ def test_what_changes_while_a_stage_runs_is_told_and_nothing_is_recorded(
     assert copy.read("dvc.lock") == undisturbed.read("dvc.lock")
 
 
-@pytest.mark.parametrize("change", [edit_params_of_another_stage, edit_unused_source])
+def write_the_same(copy: Copy) -> None:
+    copy.stage("generate")
+    (copy.path / "stages/train/loop.py").touch()
+
+
+@pytest.mark.parametrize("change", [edit_params_of_another_stage, edit_unused_source, write_the_same])
 def test_params_and_code_of_another_stage_may_change_while_one_runs(
     longer: Copy, tmp_path: Path, change: Callable[[Copy], None]
 ) -> None:

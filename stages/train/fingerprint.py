@@ -1,6 +1,5 @@
 """What decides which bits a training computes."""
 
-import hashlib
 import platform
 import re
 import sys
@@ -9,16 +8,8 @@ from typing import Any
 
 import torch
 
+from stages import files
 from stages.train.ranks import Ranks
-
-
-def digest(path: str) -> str:
-    """Return a digest of a file's bytes."""
-    hashed = hashlib.blake2b()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(1 << 20):
-            hashed.update(chunk)
-    return hashed.hexdigest()
 
 
 def of_training(kernels: str, sections: dict[str, dict[str, Any]]) -> dict[str, str]:
@@ -29,8 +20,8 @@ def of_training(kernels: str, sections: dict[str, dict[str, Any]]) -> dict[str, 
     return {
         "kernels": kernels,
         **{f"{name}.{key}": repr(value) for name, section in sections.items() for key, value in section.items()},
-        "data/train.pt": digest("data/train.pt"),
-        "code": " ".join(map(digest, code)),
+        "data/train.pt": files.digest_when_read("data/train.pt"),
+        "code": " ".join(map(files.digest_when_read, code)),
         "torch": str(torch.__version__),
     }
 

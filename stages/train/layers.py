@@ -11,38 +11,46 @@ from stages.network import predict
 from stages.train.batches import Batches
 
 
-def whole_batch_layer(net: nn.Module) -> str | None:
-    """Return the name of a layer that computes with all points of a batch at once, such as BatchNorm1d, or None."""
-    named = (f"{name} ({type(layer).__name__})" for name, layer in net.named_modules() if isinstance(layer, _NormBase))
-    return next(named, None)
+def whole_batch_layers(net: nn.Module) -> dict[str, _NormBase]:
+    """Return the layers that compute with all points of a batch at once, such as BatchNorm1d, by name."""
+    layers = ((name, layer) for name, layer in net.named_modules() if isinstance(layer, _NormBase))
+    return {f"{name} ({type(layer).__name__})": layer for name, layer in layers}
 
 
 def check(net: nn.Module, batches: Batches) -> None:
-    """Refuse a network that cannot be trained with these batches, or that the loss would compare falsely.
+    """Raise UserError where the network cannot be trained with these batches.
 
-    Raises UserError where its predictions have not the shape of y, which the loss would broadcast, and where a layer
-    that needs whole batches, of two points at least, would not get them.
+    Either a layer that needs whole batches, of two points at least, would not get them; or predictions have not the
+    shape of y, and the loss would broadcast them.
     """
+    for name, layer in whole_batch_layers(net).items():
+        _check_whole_batches(name, layer, batches)
     x, y = batches.x[:2].cpu(), batches.y[:2].cpu()
     prediction = predict(net, x)
     got = _kind(prediction) if isinstance(prediction, Tensor) else type(prediction).__name__
     if got != _kind(y):
         raise UserError(f"stages/network.py: must predict {_kind(y)} for x of {_kind(x)}, got {got}")
-    layer, n = whole_batch_layer(net), len(batches.x)
+
+
+def _check_whole_batches(name: str, layer: _NormBase, batches: Batches) -> None:
+    n = len(batches.x)
     size = min(batches.size or n, n)
-    if layer is None:
-        return
+    if not layer.track_running_stats:
+        raise UserError(
+            f"stages/network.py: {name} must have track_running_stats=True: without it, what the network predicts for "
+            "a point depends on which others it predicts with it"
+        )
     if batches.ranks.size > 1:
-        raise UserError(f"params.yaml: train.launcher: must start one rank, since {layer} computes with whole batches")
+        raise UserError(f"params.yaml: train.launcher: must start one rank, since {name} computes with whole batches")
     if batches.micro_size < size:
         raise UserError(
-            f"params.yaml: train.micro_batch_size: must be null or at least {size}, since {layer} computes with "
+            f"params.yaml: train.micro_batch_size: must be null or at least {size}, since {name} computes with "
             f"whole batches, got {batches.micro_size}"
         )
     if 1 in (size, n % size):
         raise UserError(
             f"params.yaml: train.batch_size: {n} points in batches of {size} leave a batch of a single point, with "
-            f"which {layer} cannot compute"
+            f"which {name} cannot compute"
         )
 
 

@@ -58,8 +58,8 @@ class Workers:
 
     def _gather(self, replica: nn.Module) -> None:
         for values, replicated in zip(self.net.parameters(), replica.parameters(), strict=True):
-            if values.grad is not None and replicated.grad is not None:  # None where the parameter is frozen
-                values.grad += replicated.grad
+            if replicated.grad is not None:  # None where the parameter is frozen, or was not used
+                values.grad = replicated.grad if values.grad is None else values.grad.add_(replicated.grad)
                 replicated.grad = None
 
 

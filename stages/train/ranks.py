@@ -46,13 +46,17 @@ class Ranks(NamedTuple):
         """
         if self.size == 1:
             return loss
-        values = [loss, *(parameter.grad for parameter in parameters if parameter.grad is not None)]
-        summed = torch.cat([value.view(-1) for value in values])
+        learning = [parameter for parameter in parameters if parameter.requires_grad]
+        used = torch.tensor([parameter.grad is not None for parameter in learning], dtype=loss.dtype)
+        gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in learning]
+        values = [loss, used.to(loss.device), *gradients]
+        summed = torch.cat([value.reshape(-1) for value in values])
         with self.exchange():
             dist.all_reduce(summed)
-        for value, total in zip(values, summed.split([value.numel() for value in values]), strict=True):
-            value.copy_(total.view_as(value))
-        return loss
+        loss, used, *totals = summed.split([value.numel() for value in values])
+        for parameter, ranks, total in zip(learning, used.tolist(), totals, strict=True):
+            parameter.grad = total.view_as(parameter) if ranks else None  # None where no rank used it
+        return loss.view(())
 
     def broadcast(self, data: bytes) -> bytes:
         """Return the data of rank 0, on every rank. Raises UserError where another rank is gone."""

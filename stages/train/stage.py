@@ -94,7 +94,7 @@ def run(params: Params) -> None:
     points = dataset.read("data/train.pt")
     x, y = points.x.to(place), points.y.to(place)
     net = network.build(params.network.style, x.shape[1], hidden, y.shape[1], settings.seed)
-    whole = settings.batch_size or len(x) if layers.whole_batch_layer(net) else None
+    whole = settings.batch_size or len(x) if layers.whole_batch_layers(net) else None
     micro_size = settings.micro_batch_size or whole or fitting_micro_size(place, x.shape[1] + hidden + y.shape[1])
     with joined(place) as ranks:
         batches = Batches(x, y, settings.batch_size, micro_size, ranks, settings.seed)

@@ -11,7 +11,7 @@ from torch import nn
 
 from stages.errors import UserError
 from stages.train.batches import Batches
-from stages.train.layers import check, draws_random_numbers, whole_batch_layer
+from stages.train.layers import check, draws_random_numbers, whole_batch_layers
 from stages.train.ranks import Ranks
 from tests.conftest import Copy
 from tests.train.test_checkpoint import FILES, PYTHON, TORCHRUN, interrupt, quick_checkpoints
@@ -161,8 +161,16 @@ def test_a_layer_that_draws_random_numbers_is_noticed_and_the_network_left_as_it
 
 
 def test_whole_batch_layers_are_found() -> None:
-    assert whole_batch_layer(norm()) == "norm (BatchNorm1d)"
-    assert whole_batch_layer(nn.LayerNorm(3)) is None
+    assert list(whole_batch_layers(norm())) == ["norm (BatchNorm1d)"]
+    assert not whole_batch_layers(nn.LayerNorm(3))
+
+
+def test_batch_norm_without_running_statistics_is_refused() -> None:
+    net, x = nn.Sequential(OrderedDict(norm=nn.BatchNorm1d(1, track_running_stats=False))), torch.zeros(5, 1)
+    with pytest.raises(
+        UserError, match=r"^stages/network.py: norm \(BatchNorm1d\) must have track_running_stats=True: "
+    ):
+        check(net, Batches(x, x, None, 5, Ranks(), 0))
 
 
 UNRESTORABLE = "stages/network.py: the network predicts differently once it is restored: use parameters and persistent"

@@ -102,6 +102,27 @@ def test_a_frozen_parameter_has_no_gradient() -> None:
         assert [name for name, values in net.named_parameters() if values.grad is None] == ["hidden.weight"]
 
 
+def test_a_gradient_that_one_thread_alone_has_is_added() -> None:
+    class Picky(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.low, self.high = nn.Linear(1, 1), nn.Linear(1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.low(x) if x.mean() < 0 else self.high(x)
+
+    net = Picky()
+    with ThreadPoolExecutor(2) as pool:
+        everywhere = Workers(net, nn.MSELoss(), Ranks(), [replicate(net)], pool)
+        everywhere(backpropagate, Batch([MicroBatch(X[:50], Y[:50], 0.5), MicroBatch(X[60:], Y[60:], 0.5)], 1.0))
+    gradients = [values.grad.clone() for values in net.parameters() if values.grad is not None]
+    net.zero_grad()
+    alone = Workers(net, nn.MSELoss(), Ranks())
+    alone(backpropagate, Batch([MicroBatch(X[:50], Y[:50], 0.5), MicroBatch(X[60:], Y[60:], 0.5)], 1.0))
+    assert len(gradients) == 4
+    torch.testing.assert_close(gradients, [values.grad for values in net.parameters()])
+
+
 def test_an_error_in_a_thread_is_told() -> None:
     def broken(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
         raise MemoryError(f"for {len(x)} points")

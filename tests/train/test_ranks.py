@@ -182,7 +182,7 @@ def test_a_rank_that_is_about_to_train_something_else_is_named_and_nothing_is_tr
 ) -> None:
     before = [done.read(name) for name in FILES]
     cases: list[tuple[dict[str, object], str]] = [
-        ({"train__learning_rate": 0.1, "kernels": "native"}, "train.learning_rate, kernels"),
+        ({"train__learning_rate": 0.1, "kernels": "native"}, "kernels, train.learning_rate"),
         ({"generate__seed": 7}, "data/train.pt"),
         ({}, "code"),
     ]
@@ -301,3 +301,17 @@ with joined(torch.device("cpu")) as ranks:
 """
     with started(trained, trained, code=code) as ranks:
         assert told(ranks) == [(0, "2.0 None [3.0, 3.0]\n")] * 2
+
+
+def test_a_gradient_that_one_rank_alone_has_is_that_of_all(trained: Copy) -> None:
+    code = """
+import torch
+from stages.train.rendezvous import joined
+with joined(torch.device("cpu")) as ranks:
+    low, high, unused = (torch.nn.Parameter(torch.ones(2)) for _ in range(3))
+    (high if ranks.rank else low).sum().backward()
+    ranks.all_reduce(torch.tensor(1.0), [low, high, unused])
+    print(low.grad.tolist(), high.grad.tolist(), unused.grad)
+"""
+    with started(trained, trained, code=code) as ranks:
+        assert told(ranks) == [(0, "[1.0, 1.0] [1.0, 1.0] None\n")] * 2
