@@ -34,7 +34,7 @@ def run(stage: str) -> None:
     here = Path(__file__).parent
     stages = sorted(path.parent.name for path in here.glob("*/stage.py"))
     if stage not in stages:
-        raise UserError(f"python -m stages STAGE: must be one of {', '.join(stages)}, got {stage!r}")
+        raise UserError(f"python -m stages STAGE: STAGE must be one of {', '.join(stages)}, got {stage!r}")
     files.watch(*map(str, [*here.glob("*.py"), *here.glob(f"{stage}/*.py")]))  # before they are imported
     from stages import params  # late, so that a Python without the project's packages is told in one line
 

@@ -38,6 +38,6 @@ def launched_rank() -> int:
     if size > 1:
         number("MASTER_PORT", 1, 65535)
         if not os.environ.get("MASTER_ADDR"):
-            raise UserError("MASTER_ADDR: must be the address of the machine of rank 0, got ''")
+            raise UserError("MASTER_ADDR: must be the address of rank 0's machine, got ''")
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else torch tells of a rank that it waits for in frames
     return rank

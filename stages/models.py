@@ -89,7 +89,7 @@ def _other_sizes(sizes: Sizes) -> str:
     feature, hidden, output = map(counted, sizes, ("feature", "hidden neuron", "output"))
     return (
         f"does not hold a network of {feature}, {hidden} and {output}: "
-        "ask for the sizes that it was trained with, or run `dvc repro --force train`"
+        "use the sizes it was trained with, or run `dvc repro --force train`"
     )
 
 
@@ -117,8 +117,8 @@ def _restored(path: str, content: bytes, expected: Sequence[Loaded], otherwise: 
         own.seek(0)
         if foreign := get_unsafe_globals_in_checkpoint(own):
             raise UserError(
-                f"{path}: holds {', '.join(foreign)}, which is no module: "
-                "use modules in stages/network.py, e.g. nn.GELU() for F.gelu, then run `dvc repro`"
+                f"{path}: must hold only modules, got {', '.join(foreign)}: "
+                "use modules in stages/network.py, e.g. nn.GELU() instead of F.gelu, then run `dvc repro`"
             )
         own.seek(0)
         loaded: Loaded = torch.load(own, map_location="cpu", weights_only=True)

@@ -30,7 +30,7 @@ Points = Annotated[int, Field(gt=0, le=10**12)]  # times 4 bytes times the most 
 
 def _exact(value: Any) -> Any:
     if isinstance(value, int) and value.bit_length() > 53 and value & -value < 1 << (value.bit_length() - 53):
-        raise ValueError("must be a number that a float holds exactly")
+        raise ValueError("must be a number that a float can represent exactly")
     return value
 
 
@@ -81,7 +81,7 @@ def load(path: str) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # whatever the parser trips over, it is not a file that DVC could read either
-        raise UserError(f"{path}: not YAML in UTF-8: {_one_line(_account(error))}") from error
+        raise UserError(f"{path}: is not valid YAML in UTF-8: {_one_line(_account(error))}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: must be a mapping of sections, got {_short(document)}")
     return document
@@ -106,7 +106,7 @@ def _check_size(path: str, text: str) -> None:
         line = event.start_mark.line + 1
         if isinstance(event, AliasEvent):
             alias = f"*{_one_line(event.anchor)}"
-            raise UserError(f"{path}: line {line}: must have no alias: write the value itself, got {alias}")
+            raise UserError(f"{path}: line {line}: aliases are not allowed: write out the value, got {alias}")
         level += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if level > MAX_LEVELS:
             raise UserError(f"{path}: line {line}: must have at most {MAX_LEVELS} levels of nesting")

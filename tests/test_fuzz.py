@@ -70,7 +70,7 @@ PIECES = st.lists(
     st.sampled_from(["[", "]", "{", "}", ":", ",", "- ", "&a ", "*a", "1", "a", "\n  "]), max_size=12
 ).map("".join)
 PLAIN = re.compile(
-    r"^(cannot be read|not YAML in UTF-8|line \d+|must have|.*: (is missing$|is not a known key|must )).*"
+    r"^(cannot be read|is not valid YAML in UTF-8|line \d+|must have|.*: (is missing$|is not a known key|must )).*"
 )
 
 

@@ -75,7 +75,7 @@ def test_a_users_mistake_ends_with_status_2_and_a_line_a_fault(copy: Copy) -> No
 def test_what_is_no_stage_is_told(trained: Copy, words: list[str]) -> None:
     told = trained.run("python", "-m", "stages", *words, status=2)
     stages = "evaluate, generate, plot, train"
-    assert told == f"python -m stages STAGE: must be one of {stages}, got {' '.join(words)!r}\n"
+    assert told == f"python -m stages STAGE: STAGE must be one of {stages}, got {' '.join(words)!r}\n"
 
 
 def test_the_users_own_settings_of_tqdm_change_nothing(copy: Copy) -> None:

@@ -125,8 +125,8 @@ def test_a_network_that_holds_more_than_modules_is_told_in_one_line(monkeypatch:
     with pytest.raises(UserError) as told:
         models.restore_net("net.pkl", *SIZES)
     assert str(told.value) == (
-        "net.pkl: holds torch._C._nn.gelu, which is no module: "
-        "use modules in stages/network.py, e.g. nn.GELU() for F.gelu, then run `dvc repro`"
+        "net.pkl: must hold only modules, got torch._C._nn.gelu: "
+        "use modules in stages/network.py, e.g. nn.GELU() instead of F.gelu, then run `dvc repro`"
     )
 
 
@@ -241,7 +241,7 @@ def test_other_sizes_are_told_with_those_that_were_asked_for(sizes: tuple[int, i
         lambda: models.restore_net("net.pkl", *sizes),
         lambda: models.restore_params("net_params.pkl", "module", *sizes),
     ):
-        with pytest.raises(UserError, match=f".pkl: does not hold a network of {words}: ask for the sizes"):
+        with pytest.raises(UserError, match=f".pkl: does not hold a network of {words}: use the sizes"):
             restore()
 
 

@@ -38,7 +38,7 @@ def check_widths(train: Dataset, test: Dataset) -> None:
     """Raise UserError where the test points are not as wide as the training points."""
     (n_feature, n_output), found = [(points.x.shape[1], points.y.shape[1]) for points in (train, test)]
     if found != (n_feature, n_output):
-        wanted = f"{counted(n_feature, 'feature')} and {counted(n_output, 'output')} as data/train.pt has"
+        wanted = f"{counted(n_feature, 'feature')} and {counted(n_output, 'output')}, like data/train.pt"
         raise UserError(f"data/test.pt: must have {wanted}, got {found[0]} and {found[1]}")
 
 

@@ -48,7 +48,7 @@ def matplotlib_defaults() -> Iterator[None]:
         temporary = tempfile.TemporaryDirectory()
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"no temporary folder can be made: {reason}: fix this, then run `dvc repro`") from error
+        raise UserError(f"cannot make a temporary folder: {reason}: fix this, then run `dvc repro`") from error
     with temporary as folder:
         with files.writing(f"{folder}/{FONT_LIST}") as file:
             file.write(json.dumps(FONTS).encode())

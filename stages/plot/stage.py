@@ -33,7 +33,7 @@ class Plot(Section):
         frames = info.data.get("max_frames", 1)
         limit = GIF_HUNDREDTHS // frames / 100
         if seconds > limit:
-            raise ValueError(f"must be at most {limit} where plot.max_frames is {frames}")
+            raise ValueError(f"must be at most {limit} when plot.max_frames is {frames}")
         return seconds
 
 

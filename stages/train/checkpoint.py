@@ -76,7 +76,7 @@ class Checkpoint:
             resumes = f"without a checkpoint: {failure}" if failure else "`dvc repro` resumes from there"
             raise UserError(f"stopped at {progress}; {resumes}")
         if failure and not self.warned:
-            tqdm.write(f"Training goes on without a checkpoint: {failure}", file=sys.stderr)
+            tqdm.write(f"Training continues without a checkpoint: {failure}", file=sys.stderr)
             self.warned = True
 
     def restore(self, **parts: Any) -> None:
@@ -88,7 +88,7 @@ class Checkpoint:
         try:
             state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
             if not all(values.isfinite().all() for values in state["net"].values()):
-                raise ValueError("weights that no step can make finite again")
+                raise ValueError("weights must be finite")
             for name, part in parts.items():
                 part.load_state_dict(state[name])
             progress = state["progress"]

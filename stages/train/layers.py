@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from stages.errors import UserError
+from stages.errors import UserError, counted
 from stages.network import predict
 from stages.train.batches import Batches
 
@@ -49,8 +49,8 @@ def _check_whole_batches(name: str, layer: _NormBase, batches: Batches) -> None:
         )
     if 1 in (size, n % size):
         raise UserError(
-            f"params.yaml: train.batch_size: {n} points in batches of {size} leave a batch of a single point, with "
-            f"which {name} cannot compute"
+            f"params.yaml: train.batch_size: batches of {size} out of {counted(n, 'point')} leave a batch of a single "
+            f"point, too small for {name}"
         )
 
 

@@ -127,7 +127,7 @@ class Ranks(NamedTuple):
         try:
             yield
         except RuntimeError as error:
-            raise UserError(self._who_is_gone() or f"lost the other ranks: {one_line(error)}") from error
+            raise UserError(self._who_is_gone() or f"lost contact with the other ranks: {one_line(error)}") from error
 
     def _who_is_gone(self) -> str:
         told = self.tell("apart", "waits", END)

@@ -33,7 +33,8 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         if missing:
             raise UserError(f"{named(missing)} did not start within {START:.0f} seconds: start all {size} ranks")
         if len(set(devices.values())) > 1:
-            raise UserError(f"train.device: must be of one kind on all ranks, got {', '.join(devices.values())}")
+            kinds = ", ".join(devices.values())
+            raise UserError(f"train.device: must be the same kind of device on all ranks, got {kinds}")
         with ranks.exchange():
             dist.init_process_group(
                 "nccl" if device.type == "cuda" else "gloo",

@@ -131,7 +131,7 @@ def test_test_points_of_other_widths_than_the_training_points_are_told(n_feature
     dataset.write("data/test.pt", Dataset(torch.rand(9, n_feature), torch.rand(9, n_output)))
     with pytest.raises(UserError) as told:
         evaluated()
-    assert str(told.value) == f"data/test.pt: must have 1 feature and 1 output as data/train.pt has, got {got}"
+    assert str(told.value) == f"data/test.pt: must have 1 feature and 1 output, like data/train.pt, got {got}"
     assert not Path("data/metrics.json").exists()
 
 

@@ -229,7 +229,7 @@ def test_frames_that_are_all_equal_are_shown_for_the_sum_of_their_times(
 def test_a_time_that_would_not_fit_is_told_with_its_limit(copy: Copy) -> None:
     copy.set(plot__frame_seconds=60)
     told = copy.stage("plot", status=2)
-    assert told == "params.yaml: plot.frame_seconds: must be at most 6.55 where plot.max_frames is 100, got 60\n"
+    assert told == "params.yaml: plot.frame_seconds: must be at most 6.55 when plot.max_frames is 100, got 60\n"
 
 
 @pytest.mark.parametrize(
@@ -303,4 +303,4 @@ def test_the_only_font_is_one_that_matplotlib_brings() -> None:
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="only Linux has prlimit")
 def test_no_room_for_temporary_files_is_told(copy: Copy) -> None:
     told = copy.run("prlimit", "--fsize=0", "python", "-m", "stages", "plot", status=2)
-    assert re.fullmatch(r"no temporary folder can be made: [^\n]*: fix this, then run `dvc repro`\n", told)
+    assert re.fullmatch(r"cannot make a temporary folder: [^\n]*: fix this, then run `dvc repro`\n", told)

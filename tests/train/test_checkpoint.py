@@ -213,7 +213,7 @@ def test_a_checkpoint_that_cannot_be_written_warns_once_and_training_goes_on(lon
     (long.path / ".checkpoint").write_text("a file where the folder should be")
     told = long.stage("train").splitlines()
     assert told[0] == "Starting from scratch: the checkpoint .checkpoint/train cannot be read: Not a directory"
-    assert re.fullmatch(r"Training goes on without a checkpoint: .checkpoint/train: cannot be written: .*", told[1])
+    assert re.fullmatch(r"Training continues without a checkpoint: .checkpoint/train: cannot be written: .*", told[1])
     assert "The checkpoint .checkpoint/train cannot be removed: Not a directory" in told[2:]
     assert outputs(long) == expected
 

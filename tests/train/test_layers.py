@@ -118,8 +118,8 @@ def norm() -> nn.Module:
             "train.micro_batch_size: must be null or at least 100, since norm (BatchNorm1d) computes with "
             "whole batches, got 99",
         ),
-        (100, 33, 33, 1, "train.batch_size: 100 points in batches of 33 leave a batch of a single point, with which"),
-        (1, None, 1, 1, "train.batch_size: 1 points in batches of 1 leave a batch of a single point, with which"),
+        (100, 33, 33, 1, "train.batch_size: batches of 33 out of 100 points leave a batch of a single point, too"),
+        (1, None, 1, 1, "train.batch_size: batches of 1 out of 1 point leave a batch of a single point, too"),
     ],
 )
 def test_a_layer_that_needs_whole_batches_is_named_where_it_does_not_get_them(
@@ -183,7 +183,7 @@ UNRESTORABLE = "stages/network.py: the network predicts differently once it is r
             "self.f = F.gelu",
             "self.f(x)",
             2,
-            "stages/network.py: holds torch._C._nn.gelu, which is no module: use modules",
+            "stages/network.py: must hold only modules, got torch._C._nn.gelu: use modules",
         ),
         ("self.f = lambda x: x", "self.f(x)", 1, "Can't pickle|Can't get local object"),
         ("self.calls = 0", "x; self.calls += 1", 2, "stages/network.py: keeps what a new network does not: use"),

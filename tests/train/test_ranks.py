@@ -277,7 +277,7 @@ def test_any_rank_that_is_asked_to_stop_stops_all_and_rank_0_saves(impatient: Co
         ),
         (
             {"RANK": "0", "WORLD_SIZE": "2", "MASTER_PORT": "29500"},
-            "MASTER_ADDR: must be the address of the machine of rank 0, got ''",
+            "MASTER_ADDR: must be the address of rank 0's machine, got ''",
         ),
         (
             {"SLURM_STEP_NUM_TASKS": ""},
