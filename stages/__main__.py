@@ -1,4 +1,4 @@
-"""Run a stage: `python -m stages train`. A user's mistake ends it with status 2 and one line per fault."""
+"""Run a stage: `python -m stages train`. On a user's mistake, print one line per fault and exit with status 2."""
 
 import os
 import re
@@ -17,16 +17,16 @@ from stages.lock import alone
 PORTABLE = {
     "ATEN_CPU_CAPABILITY": "default",  # torch's own kernels
     "MKL_CBWR": "COMPATIBLE",  # torch's matrix products
-    "MKL_VML_DEBUG_CPU_TYPE": "1",  # torch's roots: what COMPATIBLE means, and misses: no approximate instructions
+    "MKL_VML_DEBUG_CPU_TYPE": "1",  # torch's square roots, which COMPATIBLE does not cover: no approximations
     "ONEDNN_MAX_CPU_ISA": "SSE41",  # torch's GELU
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "OPENBLAS_CORETYPE": "Prescott",  # NumPy's matrix products, by which matplotlib places what it draws
+    "OPENBLAS_CORETYPE": "Prescott",  # NumPy's matrix products, which matplotlib uses to place what it draws
 }
 
 
 def run(stage: str) -> None:
-    """Read params.yaml, choose the kernels, learn this process's rank, import the stage and run it.
+    """Read params.yaml, choose the kernels, find this process's rank, import the stage and run it.
 
     A stage module has Params and run(params), and may have finish(), which is called last.
     Raises UserError where the stage is running already, and where what it read changed while it ran.
@@ -41,9 +41,9 @@ def run(stage: str) -> None:
     document = params.load("params.yaml")
     if document.get("kernels") != "native":
         os.environ.update(PORTABLE)
-    for name in [name for name in os.environ if name.startswith("TQDM_")]:  # settings of the user's own progress bars
+    for name in [name for name in os.environ if name.startswith("TQDM_")]:  # the user's settings for progress bars
         del os.environ[name]
-    writes = launched_rank() == 0  # of several ranks, the first holds the lock and writes for all
+    writes = launched_rank() == 0  # rank 0 holds the lock and writes for all ranks
 
     module = import_module(f"stages.{stage}.stage")
     with alone(stage) if writes else nullcontext():
@@ -68,7 +68,7 @@ def changed_files() -> list[str]:
 
 
 def message_for_user(error: BaseException) -> str | None:
-    """Return what to tell the user about an error, one line per fault; None where the error is a bug."""
+    """Return what to tell the user about an error, one line per fault; None if the error is a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
@@ -76,7 +76,7 @@ def message_for_user(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and not f"{error.name}".startswith("stages"):
         packages = "activate .venv, where the project's packages are installed, then run `dvc repro`"
         return f"{sys.executable} has no module {error.name}: {packages}"
-    # torch raises RuntimeError where the CPU's memory is short, and a kind of it where a GPU's is.
+    # torch raises RuntimeError when the CPU's memory runs out, and a subclass of it when a GPU's does.
     scarce = isinstance(error, RuntimeError) and re.search("can't allocate memory|out of memory", str(error))
     if isinstance(error, MemoryError) or scarce:
         knobs = "generate.points, network.hidden, train.micro_batch_size or train.epochs"

@@ -1,7 +1,7 @@
 """Points to train or test on, and the file that carries them from stage to stage.
 
-The file is torch.save's of a dict: x, float32 (n, n_feature); y, float32 (n, n_output); n ≥ 1; all finite; and
-noise_variance, a float, where the variance of the noise in y is known.
+The file is a dict saved by torch.save: x, float32 (n, n_feature); y, float32 (n, n_output); n ≥ 1; all finite; and
+noise_variance, a float, if the variance of the noise in y is known.
 """
 
 import re
@@ -15,7 +15,7 @@ from torch import Tensor
 from stages import archive, files
 from stages.errors import UserError
 
-RECORD = re.compile(  # of torch.save, in a folder that is named after the file
+RECORD = re.compile(  # what torch.save calls its records, in a folder named after the file
     r"([^/]+)/(data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id)"
 )
 
@@ -25,7 +25,7 @@ class Dataset(NamedTuple):
 
     x: Tensor  # float32 (n, n_feature)
     y: Tensor  # float32 (n, n_output)
-    noise_variance: float | None = None  # in units of y²: no model's mean squared error is lower on average
+    noise_variance: float | None = None  # in units of y²: on average no model's mean squared error is lower
 
 
 def write(path: str, dataset: Dataset) -> None:
@@ -39,24 +39,24 @@ def write(path: str, dataset: Dataset) -> None:
 def read(path: str) -> Dataset:
     """Return the dataset in a file, which may have been written by plain torch.save.
 
-    Raises UserError where the file is missing, not as torch.save writes it, or breaks the contract.
+    Raises UserError if the file is missing, is not as torch.save writes it, or breaks the contract above.
     """
     with files.reading(path, "a dataset of this project"), Path(path).open("rb") as file:
         with archive.opened(file) as records:
             names = [RECORD.fullmatch(name) for name in records.namelist()]
-            folders = {name and name[1] for name in names}  # None where torch.save has no such record
+            folders = {name and name[1] for name in names}  # None if torch.save writes no such record
             if None in folders or len(folders) > 1 or records.read(f"{folders.pop()}/byteorder") != b"little":
                 raise ValueError
         file.seek(0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about kinds of tensors that are refused below
+            warnings.simplefilter("ignore")  # about kinds of tensors that _check refuses
             content = torch.load(file, map_location="cpu", weights_only=True)
     _check(path, content)
     return Dataset(**content)
 
 
 def evenly_spread(n: int, at_most: int) -> Tensor:
-    """Return at most so many row numbers, int64, evenly spread over n rows, the first and the last among them."""
+    """Return at most `at_most` of n row numbers, int64, evenly spread, the first and the last among them."""
     k = min(n, at_most)
     return torch.arange(k) * (n - 1) // max(k - 1, 1)
 
@@ -75,7 +75,7 @@ def _check(path: str, content: Any) -> None:
             raise UserError(f"{path}: {name} must be a float32 tensor of two dimensions, got {_kind(values)}")
         if values.numel() == 0:
             raise UserError(f"{path}: {name} must have at least one row and one column, got {_kind(values)}")
-        if not all(bound.isfinite() for bound in values.aminmax()):  # either is nan where any value is
+        if not all(bound.isfinite() for bound in values.aminmax()):  # both bounds are nan if any value is
             raise UserError(f"{path}: {name} must be finite, got nan or inf")
     rows = len(content["x"]), len(content["y"])
     if rows[0] != rows[1]:

@@ -1,4 +1,4 @@
-"""The one exception that is told to the user instead of traced, and how to say how many."""
+"""The one exception that is shown to the user without a traceback, and counts in words for its messages."""
 
 
 class UserError(Exception):

@@ -1,4 +1,4 @@
-"""Read and write files so that what goes wrong is told in one line, and nothing half-written is left."""
+"""Read and write files: whatever goes wrong becomes a one-line message, and no half-written file is left behind."""
 
 import errno
 import hashlib
@@ -17,7 +17,7 @@ _watched: dict[str, tuple[tuple[int, ...], str]] = {}  # files that were read: t
 
 
 class _File(io.BufferedWriter):
-    """A file that remembers why a write failed, which torch.save does not tell."""
+    """A file that remembers why a write failed, since torch.save does not say."""
 
     failure: OSError | None = None
 
@@ -31,17 +31,17 @@ class _File(io.BufferedWriter):
 
 @contextmanager
 def writing(path: str, *, durable: bool = False) -> Iterator[BinaryIO]:
-    """Yield a file to write to, which takes the name `path` when the block ends and vanishes where the block fails.
+    """Yield a file to write to, which is renamed to `path` when the block ends and deleted if the block fails.
 
-    Until then it has a name that no other writer has. Its folder is made if need be. A durable file is on the disk
-    once the block has ended, whatever happens next.
-    Raises UserError where the system refuses: no space, no permission, a folder of that name.
+    Until then it has a name that no other writer uses. Its folder is created if missing. A durable file is on the disk
+    once the block has ended, even if the machine crashes right after.
+    Raises UserError if the system refuses: no space, no permission, a folder with that name.
     """
     part = Path(f"{path}.{secrets.token_hex(4)}.part")
     file = None
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        with _File(io.FileIO(part, "x")) as file:  # x: follows no link that somebody has put there
+        with _File(io.FileIO(part, "x")) as file:  # x: never follows a link placed there
             yield file
             if durable:
                 file.flush()
@@ -53,13 +53,16 @@ def writing(path: str, *, durable: bool = False) -> Iterator[BinaryIO]:
             raise
         raise UserError(f"{path}: cannot be written: {failure.strerror}: fix this, then run `dvc repro`") from error
     finally:
-        with suppress(OSError):  # a disk that cannot be written to has no part of it
+        with suppress(OSError):  # already renamed, or never created
             part.unlink()
 
 
 @contextmanager
 def reading(path: str, what: str) -> Iterator[None]:
-    """Turn whatever reading the file raises in the block into a UserError that names it and says what to do."""
+    """Turn whatever the block raises as it reads the file into a UserError that names the file and says what to do.
+
+    `what` is what the file should be, for the message. MemoryError passes through.
+    """
     try:
         regular(path)
         watch(path)
@@ -78,9 +81,9 @@ def reading(path: str, what: str) -> Iterator[None]:
 
 
 def regular(path: str) -> None:
-    """Raise OSError where there is no file, or a pipe or a device, which a reader would wait for."""
+    """Raise OSError if there is no file, or a pipe or a device, on which a reader would hang."""
     mode = Path(path).stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder says so itself when it is opened
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder raises an error that says so
         raise OSError(errno.EINVAL, "Not a regular file")
 
 

@@ -13,7 +13,7 @@ from stages.errors import UserError
 class Snapshots(NamedTuple):
     """What the network predicted as it learned, at k epochs, for m of the training points."""
 
-    epochs: np.ndarray  # int64 (k,): how many epochs of training came before
+    epochs: np.ndarray  # int64 (k,): epochs trained before each snapshot
     losses: np.ndarray  # float64 (k,): mean loss over all training points
     x: np.ndarray  # float32 (m, n_feature)
     y: np.ndarray  # float32 (m, n_output)
@@ -23,7 +23,7 @@ class Snapshots(NamedTuple):
 def write_snapshots(path: str, snapshots: Snapshots) -> None:
     """Write the snapshots as an uncompressed npz, the same bytes every time.
 
-    Raises UserError where they are not finite, before anything is written.
+    Raises UserError if they are not finite, before anything is written.
     """
     for name, values in snapshots._asdict().items():
         if not np.isfinite(values).all():
@@ -33,7 +33,7 @@ def write_snapshots(path: str, snapshots: Snapshots) -> None:
 
 
 def read_snapshots(path: str) -> Snapshots:
-    """Return the snapshots. Raises UserError where the file is missing, damaged or not of this shape."""
+    """Return the snapshots. Raises UserError if the file is missing, damaged or has other shapes or dtypes."""
     with files.reading(path, "a history of this project"), Path(path).open("rb") as file:
         with archive.opened(file) as records:
             if records.namelist() != [f"{name}.npy" for name in Snapshots._fields]:
@@ -55,13 +55,13 @@ def read_snapshots(path: str) -> Snapshots:
 
 
 def write_losses(path: str, losses: list[float]) -> None:
-    """Write the mean loss of every epoch as a table of epoch and loss."""
+    """Write the mean loss of every epoch as a CSV table with the columns epoch and loss."""
     with files.writing(path) as file:
         file.writelines(_table(losses))
 
 
 def read_losses(path: str) -> np.ndarray:
-    """Return the losses, float64 (epochs,). Raises UserError where the file is missing or damaged."""
+    """Return the losses, float64 (epochs,). Raises UserError if the file is missing or damaged."""
     with files.reading(path, "a table of epoch and loss"):
         content = Path(path).read_bytes()
         losses = np.array([float(line.partition(b",")[2]) for line in content.split()[1:]])

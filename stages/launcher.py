@@ -5,7 +5,7 @@ import re
 
 from stages.errors import UserError
 
-# What Slurm's srun tells each of its tasks, under the names that torchrun uses.
+# torchrun's names for what Slurm's srun sets for each of its tasks, under its own names.
 SLURM = {
     "RANK": "SLURM_PROCID",
     "LOCAL_RANK": "SLURM_LOCALID",
@@ -15,10 +15,10 @@ SLURM = {
 
 
 def launched_rank() -> int:
-    """Return the rank that torchrun, srun or another launcher gave this process, 0 where none did.
+    """Return the rank that torchrun, srun or another launcher gave this process, or 0 if none did.
 
-    What they set is checked here for all who read it; srun's is put under torchrun's names.
-    Raises UserError where a variable is missing or odd.
+    Check the variables that they set, for all later readers; copy srun's to the names that torchrun uses.
+    Raises UserError if a variable is missing or invalid.
     """
     by_srun = "RANK" not in os.environ and os.environ.get(SLURM["WORLD_SIZE"], "1") != "1"
     if by_srun:
@@ -39,5 +39,5 @@ def launched_rank() -> int:
         number("MASTER_PORT", 1, 65535)
         if not os.environ.get("MASTER_ADDR"):
             raise UserError("MASTER_ADDR: must be the address of rank 0's machine, got ''")
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else torch tells of a rank that it waits for in frames
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # else torch prints stack frames as it waits
     return rank

@@ -1,4 +1,4 @@
-"""One process at a time runs a stage in a folder, also where DVC, which has a lock of its own, was killed."""
+"""Let one process at a time run a stage in a folder, even if DVC, which has its own lock, was killed."""
 
 import os
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
 """Save a trained network both ways, and restore it from a file that may come from a stranger.
 
-To unpickle is to run what the file says: torch's allow-list keeps out other classes, but not a hook, a `forward` that
-shadows the method, or a layer of a billion neurons. So nothing is unpickled that torch.save would not have written for
-a network like the one expected: the same records, byte by byte, except for the values of the weights.
+Unpickling runs what the file says: torch's allow-list keeps out other classes, but not a hook, a `forward` that shadows
+the method, or a layer of a billion neurons. So a file is unpickled only if torch.save would have written it for a
+network like the expected one: the same records, byte for byte, except for the values of the weights.
 """
 
 import copy
@@ -39,14 +39,14 @@ def save_params(path: str, net: nn.Module) -> None:
 def restore_net(path: str, n_feature: int, n_hidden: int, n_output: int) -> nn.Module:
     """Return the whole module that `save_net` wrote: a network of these sizes, in either style.
 
-    Raises UserError where the file is missing, damaged, or holds anything else; nothing in it has run then.
+    Raises UserError, before anything in the file has run, if it is missing, damaged, or holds anything else.
     """
     sizes = n_feature, n_hidden, n_output
     return _load(path, _expected(sizes), _other_sizes(sizes))
 
 
 def restore_params(path: str, style: str, n_feature: int, n_hidden: int, n_output: int) -> nn.Module:
-    """Return a network of this style with the parameters that `save_params` wrote, of either style.
+    """Return a network of this style with the parameters that `save_params` wrote from a network of either style.
 
     Raises UserError as `restore_net` does.
     """
@@ -135,7 +135,7 @@ def _saved(value: object) -> bytes:
 
 
 def _records(content: bytes) -> dict[str, bytes]:
-    """Return the records of an archive of torch.save by name, without the archive's name."""
+    """Return the records of an archive that torch.save wrote, by name without the archive's name."""
     with archive.opened(io.BytesIO(content)) as opened:
         return {name.partition("/")[2]: opened.read(name) for name in opened.namelist()}
 

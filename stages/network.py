@@ -1,4 +1,4 @@
-"""The network: two fully connected layers with a ReLU between, written in both customary ways."""
+"""The network: two fully connected layers with a ReLU between them, written in both customary ways."""
 
 from collections import OrderedDict
 from typing import Annotated, Literal
@@ -19,7 +19,7 @@ class Network(Section):
 
 
 class Net(nn.Module):
-    """The network as a class of its own."""
+    """The network as a subclass of nn.Module."""
 
     def __init__(self, n_feature: int, n_hidden: int, n_output: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Net(nn.Module):
 
 
 def sequential(n_feature: int, n_hidden: int, n_output: int) -> nn.Sequential:
-    """Return the same function as a Sequential, its layers named so that a state dict fits either style."""
+    """Return the same network as a Sequential, with named layers, so that a state dict fits either style."""
     return nn.Sequential(
         OrderedDict(
             hidden=nn.Linear(n_feature, n_hidden),
@@ -45,7 +45,7 @@ def sequential(n_feature: int, n_hidden: int, n_output: int) -> nn.Sequential:
 
 @torch.no_grad()
 def predict(net: nn.Module, x: Tensor) -> Tensor:
-    """Return the predictions for x, (n, n_feature): (n, n_output), in evaluation mode, and leave the mode as it was."""
+    """Return the predictions, (n, n_output), for x, (n, n_feature), computed in evaluation mode; restore the mode."""
     training = net.training
     net.eval()
     try:

@@ -1,4 +1,4 @@
-"""Read params.yaml, as DVC reads it, into the schema of a stage; tell all its faults at once."""
+"""Read params.yaml, as DVC reads it, into the schema of a stage; report all its faults at once."""
 
 import re
 import reprlib
@@ -22,10 +22,10 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 from stages import files
 from stages.errors import UserError
 
-MAX_CHARACTERS = 50_000  # of a file; the parser takes a second for as many
-MAX_LEVELS = 10  # of collections within collections
+MAX_CHARACTERS = 50_000  # in a file; the parser takes about a second for this many
+MAX_LEVELS = 10  # of nested collections
 
-Points = Annotated[int, Field(gt=0, le=10**12)]  # times 4 bytes times the most neurons: 63 bits
+Points = Annotated[int, Field(gt=0, le=10**12)]  # × 4 bytes × the most neurons is below 2^63 bytes
 
 
 def _exact(value: Any) -> Any:
@@ -34,11 +34,11 @@ def _exact(value: Any) -> Any:
     return value
 
 
-Exact = BeforeValidator(_exact)  # of a float: an integer is taken for one, but never for another number
+Exact = BeforeValidator(_exact)  # for a float: an integer is accepted, but never rounded
 
 
 def must_be(rule: str) -> WrapValidator:
-    """Return what makes a field tell each of its faults as this rule, where pydantic has no plain words for it."""
+    """Return what makes a field report any fault as `must be {rule}`, for types that pydantic describes poorly."""
 
     def validate(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         try:
@@ -61,7 +61,7 @@ class StageParams(Section):
     kernels: Literal["portable", "native"]
 
     def __init_subclass__(cls, **options: Any) -> None:
-        if cls.__module__ == "__main__":  # python -m stages.train.stage, which would end having done nothing
+        if cls.__module__ == "__main__":  # python -m stages.train.stage, which would otherwise do nothing, silently
             raise SystemExit("run a stage by its name: python -m stages train")
 
 
@@ -69,7 +69,10 @@ Schema = TypeVar("Schema", bound=StageParams)
 
 
 def load(path: str) -> dict[str, Any]:
-    """Return the mapping in a YAML file, by the parser that DVC uses, so that both see the same values."""
+    """Return the mapping in a YAML file, read by the parser that DVC uses, so that both see the same values.
+
+    Raises UserError if the file cannot be read, is too large or is not a YAML mapping.
+    """
     try:
         files.regular(path)
         with Path(path).open(encoding="utf-8") as file:
@@ -80,7 +83,7 @@ def load(path: str) -> dict[str, Any]:
         raise
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception as error:  # whatever the parser trips over, it is not a file that DVC could read either
+    except Exception as error:  # whatever the parser trips over, DVC could not read it either
         raise UserError(f"{path}: is not valid YAML in UTF-8: {_one_line(_account(error))}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: must be a mapping of sections, got {_short(document)}")
@@ -88,16 +91,16 @@ def load(path: str) -> dict[str, Any]:
 
 
 def _account(error: Exception) -> str:
-    """Return what the parser says, without the excerpts and the advice to programmers that it adds."""
+    """Return the parser's message without its excerpts and its advice to programmers."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         return f"line {error.problem_mark.line + 1}: {', '.join(filter(None, [error.context, error.problem]))}"
     return " ".join(str(error).split()).partition(";")[0]
 
 
 def _check_size(path: str, text: str) -> None:
-    """Raise UserError where the text would take long to load: a few aliases can stand for billions of values.
+    """Raise UserError if the text would take long to load: a few aliases can stand for billions of values.
 
-    Nor are aliases left alone by DVC: `dvc exp run -S` changes what one of them stands for in one place or in all.
+    Besides, DVC does not preserve aliases: `dvc exp run -S` may change an aliased value in one place or in all.
     """
     if len(text) > MAX_CHARACTERS:
         raise UserError(f"{path}: must have at most {MAX_CHARACTERS} characters")
@@ -128,7 +131,7 @@ def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
 
 
 def _describe(fault: ErrorDetails) -> str:
-    """Return pydantic's account of a fault in this project's words."""
+    """Return a fault that pydantic found, in this project's words."""
     where = ".".join(map(_one_line, fault["loc"]))
     rules = {
         "missing": "is missing",
@@ -142,7 +145,7 @@ def _describe(fault: ErrorDetails) -> str:
 
 
 def _one_line(text: object) -> str:
-    """Return the text in one line that is not too long, with escapes for what a terminal would take for a command."""
+    """Return the text in one line of at most 200 characters or so, with control characters escaped."""
     line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(text))
     return line if len(line) <= 200 else f"{line[:200]}..."
 
@@ -151,7 +154,7 @@ class _Shortener(reprlib.Repr):
     def repr_int(self, x: int, level: int) -> str:
         if x.bit_length() <= 1000:
             return super().repr_int(x, level)
-        digits = hex(x)  # Python refuses to write so long a number in decimal
+        digits = hex(x)  # Python refuses to convert numbers this long to decimal
         return f"{digits[:20]}...{digits[-20:]}"
 
 

@@ -1,4 +1,4 @@
-"""The standard streams, whoever listens."""
+"""Make the standard streams safe to write to, even if they are closed or nobody reads them."""
 
 import io
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class _Stderr(io.FileIO):
-    """The standard error, which takes what is said where nobody listens any more: a broken pipe, a terminal closed."""
+    """Standard error that drops what cannot be written: the pipe is broken, or the terminal closed."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -17,11 +17,11 @@ class _Stderr(io.FileIO):
 
 
 def make_safe() -> None:
-    """Make it safe to write to the standard streams where they are closed, or nobody listens any more."""
+    """Open closed standard streams on the null device, and make stderr drop what cannot be written."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
-        except OSError:  # closed; else the next file that is opened would get what is said
+        except OSError:  # closed: the next file opened would take its number, and receive our messages
             os.open(os.devnull, os.O_RDWR)
     encoding = sys.stderr.encoding if sys.stderr else "utf-8"
     stream = io.BufferedWriter(_Stderr(2, "w", closefd=False))

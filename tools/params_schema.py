@@ -1,4 +1,4 @@
-"""Write params.schema.json, by which editors complete and check params.yaml: `python -m tools.params_schema`."""
+"""Write params.schema.json, with which editors complete and check params.yaml: `python -m tools.params_schema`."""
 
 import importlib
 import json
@@ -13,7 +13,7 @@ from stages.params import StageParams
 
 
 def text() -> str:
-    """Return the JSON schema of all that the stages read of params.yaml."""
+    """Return the JSON schema of everything that the stages read from params.yaml."""
     names = [module.name for module in pkgutil.iter_modules(stages.__path__) if module.ispkg]
     schemas = [importlib.import_module(f"stages.{name}.stage").Params for name in names]
     sections: dict[str, Any] = {

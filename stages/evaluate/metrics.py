@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from torch import Tensor
 
-CHUNK_VALUES = 1 << 18  # averaged at a time
+CHUNK_VALUES = 1 << 18  # of y that are averaged at a time
 
 
 class Metrics(TypedDict):
@@ -15,13 +15,13 @@ class Metrics(TypedDict):
     mse: float  # in units of y²
     rmse: float  # in units of y
     mae: float  # in units of y
-    r2: float | None  # 1 - Σ(y - prediction)² / Σ(y - mean y)²; None where all y are the same
+    r2: float | None  # 1 - Σ(y - prediction)² / Σ(y - mean y)²; None if all y are equal
 
 
 def regression_metrics(predictions: Iterable[Tensor], y: Tensor) -> Metrics:
     """Return the metrics of predictions against the truth y, (n, n_output), computed in float64.
 
-    The predictions come in chunks of rows, (k, n_output), and are let go of one by one.
+    The predictions come in chunks of rows, (k, n_output), of which one is in memory at a time.
     """
     rows = max(1, CHUNK_VALUES // y.shape[1])
     mean_y = sum(chunk.double().sum(dim=0) for chunk in y.split(rows)) / len(y)  # (n_output,)

@@ -1,4 +1,4 @@
-"""What networks predict, and the table of it."""
+"""Predict in chunks, compare the predictions of two networks, write a table of them."""
 
 from collections.abc import Iterator
 
@@ -10,9 +10,9 @@ from stages.errors import UserError
 
 
 def predict(net: nn.Module, x: Tensor, rows: int) -> Iterator[Tensor]:
-    """Yield the predictions for x, (n, n_feature), so many rows at a time: (rows, n_output).
+    """Yield the predictions for x, (n, n_feature), at most `rows` rows at a time: (rows, n_output).
 
-    Raises UserError where they are not finite.
+    Raises UserError if they are not finite.
     """
     for chunk in x.split(rows):
         prediction = network.predict(net, chunk)
@@ -24,11 +24,11 @@ def predict(net: nn.Module, x: Tensor, rows: int) -> Iterator[Tensor]:
 def largest_difference(net: nn.Module, twin: nn.Module, x: Tensor, rows: int) -> float:
     """Return the largest absolute difference between the predictions of both networks for x, (n, n_feature).
 
-    Raises UserError where they differ at all, even if only by the sign of a zero.
+    Raises UserError if they differ at all, even if only in the sign of a zero.
     """
     difference = 0.0
     for prediction, other in zip(predict(net, x, rows), predict(twin, x, rows), strict=True):
-        if not torch.equal(prediction.view(torch.int32), other.view(torch.int32)):  # bits, not values: -0
+        if not torch.equal(prediction.view(torch.int32), other.view(torch.int32)):  # as bits: -0.0 == 0.0
             raise UserError("data/net.pkl and data/net_params.pkl predict differently: run `dvc repro --force train`")
         difference = max(difference, (prediction - other).abs().max().item())
     return difference

@@ -18,24 +18,24 @@ from stages.models import restore_net, restore_params
 from stages.network import Network
 from stages.params import StageParams
 
-CHUNK_VALUES = 3 << 18  # predicted at a time, those of the layers between counted: 3 MiB
-TABLE_ROWS = 1000  # of predictions.csv, at most, where a point has fewer outputs
+CHUNK_VALUES = 3 << 18  # inputs, hidden and outputs, of the points predicted at a time: 3 MiB
+TABLE_ROWS = 1000  # of predictions.csv, at most, but at least one point
 
 
 class Params(StageParams):
-    """What this stage reads of params.yaml."""
+    """What this stage reads from params.yaml."""
 
     network: Network
 
 
 def over_floor(mse: float, floor: float | None) -> float | None:
-    """Return how many times the noise floor a mean squared error is; None where it is not known, or all but 0."""
+    """Return a mean squared error over the noise floor; None if the floor is unknown, 0, or too small to divide by."""
     ratio = mse / floor if floor else math.inf
     return ratio if math.isfinite(ratio) else None
 
 
 def check_widths(train: Dataset, test: Dataset) -> None:
-    """Raise UserError where the test points are not as wide as the training points."""
+    """Raise UserError if the test points have other numbers of features or outputs than the training points."""
     (n_feature, n_output), found = [(points.x.shape[1], points.y.shape[1]) for points in (train, test)]
     if found != (n_feature, n_output):
         wanted = f"{counted(n_feature, 'feature')} and {counted(n_output, 'output')}, like data/train.pt"

@@ -30,7 +30,7 @@ class Curve(Section):
 
 
 def quadratic(x: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    """Return y = x² + noise · U[0, 1) for x, float32 (n, 1): float32 (n, 1)."""
+    """Return y = x² + noise · U[0, 1), float32 (n, 1), for x, float32 (n, 1)."""
     return torch.rand(x.shape, generator=generator).mul_(noise).addcmul_(x, x)
 
 

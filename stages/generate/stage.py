@@ -1,6 +1,6 @@
 """Generate the points to learn from and the points to test on.
 
-params.yaml → data/train.pt, data/test.pt: evenly spaced x to train, uniform random x to test, each with its own noise.
+params.yaml → data/train.pt, data/test.pt: evenly spaced x to train on, random x to test on, each with noise.
 """
 
 import torch
@@ -13,7 +13,7 @@ from stages.params import StageParams
 
 
 class Params(StageParams):
-    """What this stage reads of params.yaml."""
+    """What this stage reads from params.yaml."""
 
     generate: Curve
 
@@ -37,7 +37,7 @@ def test_points(
 def run(params: Params) -> None:
     """Draw both sets of points and write them."""
     curve = params.generate
-    # Two streams: neither set changes with the size of the other.
+    # Two generators, so that neither set changes with the size of the other.
     train_generator = torch.Generator().manual_seed(2 * curve.seed)
     test_generator = torch.Generator().manual_seed(2 * curve.seed + 1)
     shape = (curve.low, curve.high, curve.noise)

@@ -1,4 +1,4 @@
-"""Load matplotlib with its own settings and its own font, so that the pictures do not depend on the user's."""
+"""Load matplotlib with its own settings and font, so that the pictures do not depend on those of the user."""
 
 import json
 import os
@@ -10,10 +10,11 @@ from pathlib import Path
 from stages import files
 from stages.errors import UserError
 
-SETTINGS = ("MATPLOTLIBRC", "MPLBACKEND", "MPLCONFIGDIR")  # variables by which users tell matplotlib theirs
+SETTINGS = ("MATPLOTLIBRC", "MPLBACKEND", "MPLCONFIGDIR")  # environment variables for the user's own settings
 
-# The one font of the pictures, which matplotlib brings along, in the format of its list of a system's fonts. It makes
-# that list anew, which can take seconds, where there is none or FontManager.__version__ is not that of the file's name.
+# The only font in the pictures, one that comes with matplotlib, in the format of matplotlib's cached list of the
+# system's fonts. matplotlib rebuilds that list, which can take seconds, if it finds none or if
+# FontManager.__version__ is not the version in the file's name.
 FONT_LIST = "fontlist-v390.json"
 FONTS = {
     "__class__": "FontManager",
@@ -36,11 +37,11 @@ FONTS = {
 
 @contextmanager
 def matplotlib_defaults() -> Iterator[None]:
-    """Have what the block imports of matplotlib find no settings of the user's, and no font but its own.
+    """Hide the user's settings and fonts from the parts of matplotlib that the block imports.
 
-    matplotlib looks for them once, when it is imported: in the environment, the working folder and its folder in the
-    user's home. In the block a temporary folder takes the place of both folders.
-    Raises UserError where no temporary folder can be made.
+    matplotlib looks for them once, when it is imported: in the environment, the working folder and a folder in the
+    user's home. In the block a temporary folder replaces both folders.
+    Raises UserError if no temporary folder can be made.
     """
     for name in SETTINGS:
         os.environ.pop(name, None)

@@ -33,7 +33,7 @@ def image_of(canvas: FigureCanvasAgg) -> Image.Image:
 
 
 def x_label(x: np.ndarray) -> str:
-    """Return what the pictures show from left to right: x, (m, n_feature), or its first column."""
+    """Return the label of the horizontal axis, which shows the only or the first column of x, (m, n_feature)."""
     return "x" if x.shape[1] == 1 else "first column of x"
 
 
@@ -46,13 +46,13 @@ def draw_data(x: np.ndarray, y: np.ndarray, dpi: int) -> Image.Image:
 
 
 def draw_losses(losses: np.ndarray, dpi: int) -> Image.Image:
-    """Return the loss curve, losses (epochs,)."""
+    """Return a picture of the loss curve of the losses, (epochs,)."""
     canvas, _ = loss_axes(losses, dpi)
     return image_of(canvas)
 
 
 def loss_axes(losses: np.ndarray, dpi: int) -> tuple[FigureCanvasAgg, Axes]:
-    """Return the axes of the loss curve and their canvas. The scale is logarithmic, a loss of 0 below all others."""
+    """Return the axes of the loss curve and their canvas. The scale is logarithmic, with losses of 0 out of sight."""
     canvas, axes = new_axes(dpi, title="Training loss", xlabel="epoch", ylabel="loss")
     axes.plot(losses, marker="o" if len(losses) == 1 else "")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -60,7 +60,7 @@ def loss_axes(losses: np.ndarray, dpi: int) -> tuple[FigureCanvasAgg, Axes]:
     if len(positive):
         steps = (1, 2, 5) if positive.max() / positive.min() < 1e3 else (1,)
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=steps))  # evenly spaced ones where it finds fewer than two
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))  # or even steps if it finds fewer than two
         axes.yaxis.set_major_formatter("{x:.9g}")
         axes.yaxis.set_minor_formatter("")
     axes.grid(which="both", alpha=0.3)
@@ -72,8 +72,8 @@ def loss_axes(losses: np.ndarray, dpi: int) -> tuple[FigureCanvasAgg, Axes]:
 def draw_learning(snapshots: Snapshots, dpi: int) -> Iterator[Image.Image]:
     """Yield a picture of each snapshot, in the colours of `palette`: points, prediction as a red line, loss.
 
-    With several features the prediction is red points, since it is no curve over the first of them. The points of the
-    data and the axes are drawn once and restored under each prediction, which is the only thing that changes.
+    With several features the prediction is drawn as red points, since it is not a curve over the first feature.
+    The axes and the data points are drawn once and restored for each picture; only prediction and loss are redrawn.
     """
     order = np.argsort(snapshots.x[:, 0], kind="stable")
     x, y, predictions = snapshots.x[order, 0], snapshots.y[order], snapshots.predictions[:, order]
@@ -97,7 +97,7 @@ def draw_learning(snapshots: Snapshots, dpi: int) -> Iterator[Image.Image]:
 
 
 def y_limits(y: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
-    """Return limits that hold all points and predictions, but for predictions further off than the points are high."""
+    """Return limits that show all points, and the predictions that are no further off than the points' own height."""
     low, high = float(y.min()), float(y.max())
     height = high - low or 1.0
     low = max(low - height, min(low, float(predictions.min())))
@@ -107,7 +107,7 @@ def y_limits(y: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
 
 @cache
 def palette() -> Image.Image:
-    """Return the hundred colours of the learning sequence: the blends of any two inks."""
+    """Return the 100 colours of the learning sequence: the blends of any two inks."""
     inks = [(255, 255, 255), (0, 0, 0), (31, 119, 180), (255, 0, 0)]  # paper, axes, points, prediction
     blends = [np.linspace(one, other, 18) for one, other in itertools.combinations(inks, 2)]
     image = Image.new("P", (1, 1))
@@ -116,23 +116,23 @@ def palette() -> Image.Image:
 
 
 def write_picture(path: str, image: Image.Image) -> None:
-    """Write the image as a PNG, packed lightly: faster than Pillow's default, and a fifth larger."""
+    """Write the image as a lightly compressed PNG: faster than Pillow's default, and a fifth larger."""
     with files.writing(path) as file:
         image.save(file, "PNG", compress_level=1)
 
 
 def write_each(paths: list[str], images: Iterator[Image.Image]) -> Iterator[Image.Image]:
-    """Write each image to its path as it is asked for, and yield it."""
+    """Write each image to its path, and yield it, as it is requested."""
     for path, image in zip(paths, images, strict=True):
         write_picture(path, image)
         yield image
 
 
 def write_animation(path: str, frames: Iterable[Image.Image], seconds: float) -> None:
-    """Write the frames as a GIF that repeats for ever and shows each for that many seconds, to a hundredth.
+    """Write the frames as a GIF that repeats forever and shows each frame for so many seconds, rounded to 0.01 s.
 
-    Frames in a row that are equal become one, which is shown for as long as all of them: for 655.35 s at most. It is
-    not optimized: that would take fourteen times as long for a quarter of the bytes.
+    Pillow merges equal frames in a row into one, shown for the sum of their times, which must be at most 655.35 s. The
+    GIF is not optimized: that would take fourteen times as long, for a quarter of the size.
     """
     frames = iter(frames)
     options = {"duration": seconds * 1000, "loop": 0, "optimize": False}

@@ -16,7 +16,7 @@ from stages.errors import UserError
 from stages.params import Exact, Section, StageParams
 from stages.plot.pictures import draw_data, draw_learning, draw_losses, write_animation, write_each, write_picture
 
-GIF_HUNDREDTHS = 65535  # of a second that a GIF can show a frame
+GIF_HUNDREDTHS = 65535  # the longest that a GIF can show a frame, in hundredths of a second
 
 
 class Plot(Section):
@@ -29,7 +29,7 @@ class Plot(Section):
     @field_validator("frame_seconds")
     @classmethod
     def check_sum(cls, seconds: float, info: ValidationInfo) -> float:
-        """Refuse what no GIF could hold where all frames are equal, which makes them one."""
+        """Refuse times that a GIF cannot hold if all frames are equal, since equal frames are merged into one."""
         frames = info.data.get("max_frames", 1)
         limit = GIF_HUNDREDTHS // frames / 100
         if seconds > limit:
@@ -38,22 +38,22 @@ class Plot(Section):
 
 
 class Params(StageParams):
-    """What this stage reads of params.yaml."""
+    """What this stage reads from params.yaml."""
 
     plot: Plot
 
 
 def evenly_spread(n: int, at_most: int) -> np.ndarray:
-    """Return which of n rows to take, bool (n,), to have at most so many, the first and the last among them."""
+    """Return a mask, bool (n,), of at most `at_most` evenly spread rows, the first and the last among them."""
     taken = np.zeros(n, dtype=bool)
     taken[np.linspace(0, n - 1, at_most).astype(int)] = True
     return taken
 
 
 def remove_others(path: Path, kept: set[Path]) -> None:
-    """Remove the path, and all below it where it is a folder, but for the paths to keep. Links are not followed.
+    """Remove the path and, if it is a folder, all that is in it, except the paths to keep; follow no links.
 
-    Raises UserError where the system refuses.
+    Raises UserError if the system refuses.
     """
     is_folder = path.is_dir() and not path.is_symlink()
     try:

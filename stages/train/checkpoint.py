@@ -1,7 +1,7 @@
 """The checkpoint that an interrupted training resumes from.
 
-It lies in .checkpoint/, which neither git nor DVC looks at, from a few seconds into a training until its outputs are
-written. It resumes only a training that would come to the same state, bit by bit: its fingerprint tells.
+It is in .checkpoint/, which both git and DVC ignore, from a few seconds into a training until its outputs are written.
+Only a training with the same fingerprint resumes from it: one that would have reached the same state, bit for bit.
 """
 
 import copy
@@ -29,7 +29,7 @@ STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP"
 
 
 class Checkpoint:
-    """Keeps the state of a training, any objects with state_dict() and load_state_dict(), in a file."""
+    """Saves the state of a training in a file, and restores it: any objects with state_dict() and load_state_dict()."""
 
     def __init__(self, fingerprint: dict[str, str], ranks: Ranks) -> None:
         self.fingerprint, self.ranks = fingerprint, ranks
@@ -39,7 +39,7 @@ class Checkpoint:
 
     @contextmanager
     def on_stop(self) -> Iterator[None]:
-        """Take note of Ctrl-C, SIGTERM and SIGHUP in the block, rather than end at once: `save_if_due` then ends."""
+        """In the block, only note Ctrl-C, SIGTERM and SIGHUP; the next `save_if_due` saves and ends the training."""
 
         def note(*_: object) -> None:
             self.stopped = True
@@ -54,9 +54,9 @@ class Checkpoint:
                 signal.signal(number, handler)
 
     def save_if_due(self, progress: str, **parts: Any) -> None:
-        """Save the state if that is due. Raises UserError, once it is saved, where the user asked to stop.
+        """Save the state if a checkpoint is due. Raises UserError once it is saved if the user asked to stop.
 
-        Rank 0 does so for all; the others only tell it that they were asked to stop.
+        Only rank 0 saves, for all ranks; the others pass on to it that they were asked to stop.
         """
         if self.ranks.rank > 0:
             if self.stopped:
@@ -71,7 +71,7 @@ class Checkpoint:
         except UserError as error:
             failure = error
         ended = time.monotonic()
-        self.due = ended + max(INTERVAL, 20 * (ended - began))  # a large state less often: for 5% of the time at most
+        self.due = ended + max(INTERVAL, 20 * (ended - began))  # large states less often: at most 5% of the time
         if self.stopped:
             resumes = f"without a checkpoint: {failure}" if failure else "`dvc repro` resumes from there"
             raise UserError(f"stopped at {progress}; {resumes}")
@@ -80,7 +80,7 @@ class Checkpoint:
             self.warned = True
 
     def restore(self, **parts: Any) -> None:
-        """Go back to the saved state if there is one that fits this training; say so, or why not."""
+        """Restore the saved state if it fits this training; print that, or why it does not."""
         body = self.ranks.broadcast(self._fitting() if self.ranks.rank == 0 else b"")
         if not body:
             return
@@ -107,7 +107,7 @@ class Checkpoint:
             file.write(hashlib.blake2b(body.getbuffer()).digest() + body.getbuffer())
 
     def _fitting(self) -> bytes:
-        """Return the saved state, or nothing where there is none that fits this training."""
+        """Return the saved state, or nothing if there is none that fits this training."""
         try:
             files.regular(PATH)
             content = Path(PATH).read_bytes()
@@ -121,7 +121,7 @@ class Checkpoint:
         try:
             theirs = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)["fingerprint"]
             others = [name for name, value in self.fingerprint.items() if theirs.get(name) != value]
-        except Exception:  # a right digest of foreign content
+        except Exception:  # the digest is right, but the content is not ours
             return _from_scratch("is damaged")
         if others:
             return _from_scratch(f"belongs to a run with different {', '.join(others)}")
@@ -129,7 +129,7 @@ class Checkpoint:
 
 
 def remove() -> None:
-    """Remove the saved state, if there is one; where the system refuses, say so and leave it."""
+    """Remove the saved state, if there is one; if the system refuses, print that and leave it."""
     try:
         Path(PATH).unlink(missing_ok=True)
     except OSError as error:

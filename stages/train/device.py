@@ -1,4 +1,4 @@
-"""Where training runs."""
+"""Choose the device that training runs on."""
 
 import os
 
@@ -8,11 +8,10 @@ from stages.errors import UserError
 
 
 def choose(name: str) -> torch.device:
-    """Return the device of that name; `auto` is an accelerator if there is one, or else the CPU.
+    """Return the device with that name; `auto` is an accelerator if there is one, else the CPU.
 
-    Where several ranks share a machine, each has a GPU of its own under `cuda` and `auto`.
-
-    Raises UserError, with the devices that are available, where that one is not.
+    With `cuda` and `auto`, each of several ranks on a machine gets its own GPU.
+    Raises UserError, with the devices that are available, if that one is not.
     """
     accelerators = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     accelerators += ["mps"] if torch.backends.mps.is_available() else []

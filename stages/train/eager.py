@@ -1,7 +1,7 @@
 """Train without loading torch.compile.
 
-torch.optim imports torch._dynamo, the front end of torch.compile, to tell it what not to compile. That import takes as
-long as torch itself (1.8 s), more than the whole lesson, and nothing here is compiled.
+torch.optim imports torch._dynamo, the front end of torch.compile, to mark what must not be compiled. That import takes
+as long as torch itself (1.8 s), longer than the whole lesson, and nothing here is compiled.
 """
 
 import importlib
@@ -14,15 +14,15 @@ import torch
 
 
 class _Dynamo(ModuleType):
-    """What torch.optim asks of torch._dynamo; at any other request the real module takes this one's place."""
+    """What torch.optim uses of torch._dynamo; a request for anything else puts the real module in this one's place."""
 
     @staticmethod
     def graph_break() -> None:
-        """Break no graph: there is none."""
+        """Do nothing: there is no graph to break."""
 
     @staticmethod
     def disable(fn: Callable, recursive: bool = True, *, wrapping: bool = True) -> Callable:
-        """Return the function itself, which nothing compiles."""
+        """Return the function itself, since nothing compiles it."""
         return fn
 
     def __getattr__(self, name: str) -> Any:
@@ -33,6 +33,6 @@ class _Dynamo(ModuleType):
 
 
 def without_compiler() -> None:
-    """Keep torch.optim from importing torch._dynamo, unless that is loaded already."""
+    """Keep torch.optim from importing torch._dynamo, unless it is loaded already."""
     if "torch._dynamo" not in sys.modules:
         sys.modules["torch._dynamo"] = torch._dynamo = _Dynamo("torch._dynamo")

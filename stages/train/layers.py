@@ -1,4 +1,4 @@
-"""What the layers of a network ask of its training, which the lesson's do not."""
+"""Find the layers of a network that restrict how it is trained, such as BatchNorm and Dropout."""
 
 import copy
 
@@ -55,7 +55,7 @@ def _check_whole_batches(name: str, layer: _NormBase, batches: Batches) -> None:
 
 
 def draws_random_numbers(net: nn.Module, x: Tensor) -> bool:
-    """Return whether the network draws random numbers as it trains, as Dropout does; x is (n, n_feature)."""
+    """Return whether the network draws random numbers in training, as Dropout does; try it on x, (n, n_feature)."""
     generator = torch.random if x.device.type == "cpu" else torch.get_device_module(x.device)
     before = generator.get_rng_state()
     with torch.no_grad():

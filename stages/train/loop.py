@@ -8,13 +8,13 @@ from torch.optim import Optimizer
 
 from stages.train.batches import Batch
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]  # prediction and y, (n, n_output), to a scalar
-Compute = Callable[[nn.Module, LossFunction, Tensor, Tensor], Tensor]  # `backpropagate`, for one
-Everywhere = Callable[[Compute, Batch], Tensor]  # calls the one for the parts of the other, and adds up
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # (prediction, y), both (n, n_output), to a scalar
+Compute = Callable[[nn.Module, LossFunction, Tensor, Tensor], Tensor]  # for example, `backpropagate`
+Everywhere = Callable[[Compute, Batch], Tensor]  # calls the Compute for each part of the Batch; returns the sum
 
 
 def backpropagate(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
-    """Add the gradient of the loss at x, (n, n_feature), and y, (n, n_output), to the network's; return the loss."""
+    """Add the gradient of the loss at x, (n, n_feature), and y, (n, n_output), to the net's; return the loss."""
     prediction = net(x)  # (n, n_output)
     loss = loss_function(prediction, y)
     loss.backward()
@@ -24,8 +24,8 @@ def backpropagate(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Ten
 def descend(optimizer: Optimizer, batches: Iterable[Batch], everywhere: Everywhere) -> Iterator[tuple[Batch, Any]]:
     """Take a step for each batch; yield the batch and its mean loss before the step, a scalar tensor on the device.
 
-    everywhere(backpropagate, batch) calls backpropagate for the parts of a batch, wherever they are to be computed.
-    Together they leave the gradient of the batch's mean loss in the network; the sum of what they return is that loss.
+    everywhere(backpropagate, batch) calls backpropagate for each part of the batch, in whichever thread or process.
+    Together these calls leave the gradient of the batch's mean loss in the network, and their sum is that mean loss.
     """
     for batch in batches:
 

@@ -45,13 +45,12 @@ Scalar = (
 Option = Annotated[
     Scalar | list[Scalar], must_be("null, a boolean, a number within ±1e15, a short text, or a list of these")
 ]
-Count = Annotated[
-    int, Field(gt=0, le=1000)
-]  # of what LBFGS does in one step: training can be stopped only between steps
+# How much LBFGS does in one step: bounded, since training can be stopped only between steps.
+Count = Annotated[int, Field(gt=0, le=1000)]
 
 
 class OptimizerOptions(Section, extra="allow"):
-    """The options of any optimizer, by its own names for them."""
+    """The options of any optimizer, under the names that torch.optim gives them."""
 
     __pydantic_extra__: dict[OptionName, Option]
     max_iter: Count | None = Field(None)
@@ -60,7 +59,7 @@ class OptimizerOptions(Section, extra="allow"):
 
 
 def new_optimizer(name: OptimizerName, net: nn.Module, learning_rate: float, options: dict[str, Any]) -> Optimizer:
-    """Return the optimizer of that name for the network. Raises whatever torch.optim does where it refuses."""
+    """Return the optimizer with that name for the network. Raises whatever torch.optim raises if it refuses."""
     without_compiler()
     return getattr(torch.optim, name)(net.parameters(), lr=learning_rate, **options)
 
@@ -74,12 +73,12 @@ def rehearse(
     x: Tensor,
     y: Tensor,
 ) -> None:
-    """Take a step with a copy of the network. Raises UserError where the optimizer refuses its options or the net."""
+    """Take a step with a copy of the network. Raises UserError if the optimizer refuses its options or the network."""
     net = copy.deepcopy(net)
-    loss = backpropagate(net, loss_function, x, y)  # what goes wrong here is no fault of the optimizer
+    loss = backpropagate(net, loss_function, x, y)  # an error here is not the optimizer's fault
     try:
         new_optimizer(name, net, learning_rate, options).step(lambda: loss)  # type: ignore[arg-type, return-value]
-    except Exception as error:  # each optimizer has a way of its own to refuse
+    except Exception as error:  # each optimizer refuses in its own way
         why = " ".join(str(error).split())
         raise UserError(
             f"params.yaml: train.optimizer: {name} with options {options} cannot train this network: {why}"

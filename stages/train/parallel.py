@@ -1,6 +1,6 @@
-"""Compute a batch on all that is there: its micro-batches in threads, its shares in the ranks that train together.
+"""Compute a batch on all cores and ranks: each rank takes a share of it, each thread some of its micro-batches.
 
-Within one operation a second core gains little: the matrix products of so narrow a network are computed on one.
+A second core gains little within one operation: the matrix products of such a narrow network run on one.
 """
 
 import copy
@@ -17,12 +17,12 @@ from stages.train.loop import Compute, LossFunction
 from stages.train.ranks import Ranks
 
 MAX_THREADS = 6  # each takes about 40 MB for its micro-batch
-SMALL_WORK = 1 << 22  # points times parameters: less takes longer in several threads than in one
+SMALL_WORK = 1 << 22  # points times parameters: below this, several threads are slower than one
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The network that is trained and, for further threads, replicas: its parameters, with gradients of their own."""
+    """The network that is trained and, for further threads, replicas that share its parameters, not its gradients."""
 
     net: nn.Module
     loss_function: LossFunction
@@ -33,8 +33,9 @@ class Workers:
     def __call__(self, compute: Compute, batch: Batch) -> Tensor:
         """Call compute for each micro-batch of the batch, in all threads and ranks.
 
-        Return the sum of what it returns, a scalar on the device: for a mean over points, the mean over the batch.
-        The gradients that it leaves in the networks are added up in those of `net`, always in the same order.
+        Return the weighted sum of the losses, a scalar on the device: the mean over the batch. The gradients that the
+        calls leave in the replicas are added to those of `net`, always in the same order. Raises UserError if another
+        rank is gone.
         """
         nets = [self.net, *self.replicas][: len(batch.micro_batches)]
         if len(nets) == 1 or not self.pool:
@@ -51,7 +52,7 @@ class Workers:
         loss: Tensor | None = None
         for x, y, weight in micro_batches:
             part = compute(net, weighted(self.loss_function, weight), x, y)
-            # In place: to keep the losses of all micro-batches would keep malloc from reusing their memory.
+            # In place: keeping the losses of all micro-batches would prevent malloc from reusing their memory.
             loss = part if loss is None else loss.add_(part)
         assert loss is not None
         return loss
@@ -64,7 +65,7 @@ class Workers:
 
 
 def weighted(loss_function: LossFunction, weight: float) -> LossFunction:
-    """Return weight times the loss function; itself where that is 1, which makes the lesson's step 4% shorter."""
+    """Return weight times the loss function; for weight 1 the function itself, which saves 4% of the lesson's step."""
     return loss_function if weight == 1 else lambda prediction, y: weight * loss_function(prediction, y)
 
 
@@ -72,9 +73,10 @@ def weighted(loss_function: LossFunction, weight: float) -> LossFunction:
 def workers(
     net: nn.Module, loss_function: LossFunction, batches: Batches, *, in_turn: bool = False
 ) -> Iterator[Workers]:
-    """Yield what computes the batches in the CPU cores that torch may use, or in one thread for an accelerator.
+    """Yield what computes the batches, on the CPU cores that torch may use.
 
-    In one thread too where the micro-batches must come in turn, and where a batch is too little work to share.
+    It uses one thread for an accelerator, if the micro-batches must be computed in turn, or if a batch is too little
+    work to share. In the block, torch's operations use the cores that are left to each thread.
     """
     cores = torch.get_num_threads()
     rows = -(-min(batches.size or len(batches.x), len(batches.x)) // batches.ranks.size)  # of a batch, rounded up
@@ -90,6 +92,6 @@ def workers(
 
 
 def replicate(net: nn.Module) -> nn.Module:
-    """Return a copy of a network whose parameters and buffers lie in the same memory, with gradients of its own."""
+    """Return a copy of a network that shares the memory of its parameters and buffers, but has its own gradients."""
     parameters = {id(values): nn.Parameter(values.data, values.requires_grad) for values in net.parameters()}
     return copy.deepcopy(net, {**parameters, **{id(values): values for values in net.buffers()}})

@@ -1,4 +1,4 @@
-"""What training does between steps, a few times a second: show progress, look at the losses, save a checkpoint."""
+"""Between steps, a few times a second: show progress, check the losses, save a checkpoint."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +15,12 @@ INTERVAL = 0.2  # seconds
 
 @contextmanager
 def progress(record: Record, checkpoint: Checkpoint, **state: Any) -> Iterator[Callable[[], None]]:
-    """Yield what training is to call after each step; it acts where that is due, or the user asked to stop.
+    """Yield a function to call after each step; it does something only if that is due, or if the user asked to stop.
 
-    The first rank shows a progress bar, in a terminal. The state is what a checkpoint holds beside the record.
+    Rank 0 shows a progress bar if stderr is a terminal. `state` is what a checkpoint holds besides the record.
+    Raises UserError, in the block or at its end, if a loss is not finite, or if the user asked to stop.
     """
-    hidden = checkpoint.ranks.rank > 0 or None  # None: where stderr is no terminal
+    hidden = checkpoint.ranks.rank > 0 or None  # None: hidden unless stderr is a terminal
     with checkpoint.on_stop(), tqdm(total=record.epochs, unit="epoch", disable=hidden) as bar:
         due = time.monotonic() + INTERVAL
 

@@ -1,7 +1,7 @@
 """The processes that train together: one, or as many as a launcher such as torchrun has started.
 
 They exchange tensors by torch's collective operations, and texts through torch's store, a table that one process
-keeps for all: rank 0, or torchrun. A collective operation does not tell which rank is missing; the store does.
+(rank 0, or torchrun) keeps for all. A failed collective operation does not say which rank is missing; the store does.
 """
 
 import json
@@ -21,28 +21,28 @@ from torch.nn import Parameter
 from stages.errors import UserError
 
 # Seconds that the ranks wait for each other, once they are connected.
-STEP = 300.0  # in one exchange: they have even shares of the work, but rank 0 saves checkpoints meanwhile
-END = 3.0  # to learn, when an exchange has failed, which of them are still there
+STEP = 300.0  # in one exchange: the ranks share the work evenly, but rank 0 saves checkpoints too
+END = 3.0  # to find out, after an exchange has failed, which ranks are still there
 
 T = TypeVar("T")
 
 
 class Ranks(NamedTuple):
-    """The number of this process, `rank`, among `size` that train together."""
+    """The number of this process, `rank`, among the `size` processes that train together."""
 
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")  # through which they exchange tensors
-    store: dist.Store | None = None  # through which several exchange texts
+    device: torch.device = torch.device("cpu")  # where the tensors must be that the ranks exchange
+    store: dist.Store | None = None  # for the texts that they exchange; None for a single rank
 
     def share(self, n: int) -> slice:
-        """Return which of n rows are this rank's: an even share, empty where there are more ranks than rows."""
+        """Return which of n rows are this rank's: an even share, possibly empty if there are more ranks than rows."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def all_reduce(self, loss: Tensor, parameters: Iterable[Parameter]) -> Tensor:
-        """Return the loss, a scalar, summed over all ranks; sum the gradients of the parameters likewise, in place.
+        """Sum the loss, a scalar, and the parameters' gradients over all ranks, both in place; return the loss.
 
-        Raises UserError where another rank is gone.
+        Raises UserError if another rank is gone.
         """
         if self.size == 1:
             return loss
@@ -59,7 +59,7 @@ class Ranks(NamedTuple):
         return loss.view(())
 
     def broadcast(self, data: bytes) -> bytes:
-        """Return the data of rank 0, on every rank. Raises UserError where another rank is gone."""
+        """Return rank 0's data on every rank. Raises UserError if another rank is gone."""
         if self.size == 1:
             return data
         with self.exchange():
@@ -72,7 +72,7 @@ class Ranks(NamedTuple):
         return values.cpu().numpy().tobytes()
 
     def compare(self, traits: dict[str, str]) -> None:
-        """Raise UserError where the traits of what the ranks are about to train differ, saying which on which rank."""
+        """Raise UserError if the traits of what the ranks are about to train differ; say which differ on which rank."""
         if self.size == 1:
             return
         told = {rank: json.loads(text) for rank, text in self.tell("traits", json.dumps(traits), STEP).items()}
@@ -91,7 +91,7 @@ class Ranks(NamedTuple):
             raise UserError("\n".join(faults))
 
     def ask_to_stop(self) -> None:
-        """Ask rank 0 to stop the training, which it does for all."""
+        """Ask rank 0 to stop the training for all ranks."""
         if self.store:
             self.store.set("stop", "")
 
@@ -100,9 +100,9 @@ class Ranks(NamedTuple):
         return self.store is not None and self.store.check(["stop"])
 
     def tell(self, topic: str, text: str, seconds: float) -> dict[int, str]:
-        """Tell all ranks a text on a topic; return by rank what each has told, as far as that comes in time.
+        """Send all ranks a text on a topic; return, by rank, the texts that they send within so many seconds.
 
-        What a rank tells first on a topic stands. Nothing comes back where the process that keeps the store is gone.
+        Only the first text that a rank sends on a topic counts. Return {} if the process that keeps the store is gone.
         """
         store, deadline, told = self.store, time.monotonic() + seconds, dict[int, str]()
         assert store
@@ -140,9 +140,9 @@ class Ranks(NamedTuple):
 
 
 def within(seconds: float, action: Callable[[], T]) -> T:
-    """Return what action returns. Raises concurrent.futures.TimeoutError where it takes longer.
+    """Return what action returns. Raises concurrent.futures.TimeoutError if it takes longer.
 
-    It runs in a thread of its own: in the store's functions no signal is heard, and some wait for ever for a process
+    It runs in a separate thread: the store's functions do not react to signals, and some wait forever for a process
     that is stopped.
     """
     future: Future[T] = Future()
@@ -163,5 +163,5 @@ def named(ranks: list[int]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
+    """Return an error's message in one line."""
     return " ".join(str(error).split())

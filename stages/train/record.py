@@ -1,4 +1,4 @@
-"""What is recorded while the network learns: the loss of every epoch, and its predictions every few epochs."""
+"""Record how the network learns: the loss of every epoch, and the network's predictions every few epochs."""
 
 import math
 from typing import Any
@@ -12,15 +12,15 @@ from stages.errors import UserError
 from stages.history import Snapshots
 from stages.network import predict
 
-SNAPSHOT_ROWS = 1000  # training points, at most, that the pictures show
-PENDING_LOSSES = 32  # kept as tensors of their own before they are stored together
+SNAPSHOT_ROWS = 1000  # the pictures show at most this many training points
+PENDING_LOSSES = 32  # kept as separate tensors before they are stored together
 
 
 class Record:
-    """Losses and snapshots. They stay on the device until `settle`, since to fetch a loss is to wait for its step.
+    """Losses and snapshots, on the device. Only `settle` fetches losses, since to fetch one is to wait for its step.
 
-    They go to room made for them at the start: many small tensors made between steps, and kept, would split the memory
-    that malloc has at hand for micro-batches, which would then take ever more.
+    Their memory is allocated at the start: many small tensors, made between steps and kept, would fragment the memory
+    that malloc reuses for micro-batches, and the process would grow and grow.
     """
 
     def __init__(self, x: Tensor, y: Tensor, epochs: int, snapshot_every: int) -> None:
@@ -30,19 +30,19 @@ class Record:
         self.snapshot_epochs = np.append(np.arange(0, epochs, snapshot_every), epochs)  # int64 (k,)
         self.predictions = y.new_empty(len(self.snapshot_epochs), *self.y.shape)  # (k, m, n_output)
         self.snapshots_taken = 0
-        self.losses = y.new_empty(epochs + 2)  # of each epoch, after the last, and of the current epoch
+        self.losses = y.new_empty(epochs + 2)  # of each epoch, after the last, and of the epoch in progress
         self.pending: list[Tensor] = []  # losses of the latest epochs that are not in self.losses yet
         self.zero = y.new_zeros(())
         self.epoch_loss = self.zero  # of the current epoch, so far
         self.steps = 0  # in the current epoch
-        self.epoch = 0  # the current one, counted from 0
+        self.epoch = 0  # the current epoch, counted from 0
         self.settled = 0  # epochs whose loss is known to be finite
-        self.latest = math.nan  # loss of the last of those
+        self.latest = math.nan  # loss of the last of these epochs
 
     def add(self, loss: Tensor, weight: float) -> None:
         """Record the loss of a step, which has this weight in its epoch.
 
-        Raises UserError where the very first is not finite, for which no learning rate is to blame.
+        Raises UserError if the very first one is not finite: that cannot be the learning rate's fault.
         """
         if self.epoch == self.steps == 0 and not loss.isfinite():
             raise UserError(f"the loss is {loss.item()} before the first step: scale the data to a range near 1")
@@ -63,7 +63,7 @@ class Record:
             self.snapshots_taken += 1
 
     def settle(self) -> None:
-        """Wait for all losses so far. Raises UserError at the first that is not finite."""
+        """Fetch all losses so far and check them. Raises UserError at the first that is not finite."""
         self._store()
         losses = self.losses[self.settled : self.epoch + 1].tolist()
         for epoch, loss in enumerate(losses, start=self.settled):
@@ -86,13 +86,13 @@ class Record:
         """Return what is recorded so far, settled, for `load_state_dict`."""
         self.settle()
         return {
-            "losses": self.losses[: self.epoch + 1].clone(),  # else the room still empty would be saved too
+            "losses": self.losses[: self.epoch + 1].clone(),  # a view would save all of its storage
             "predictions": self.predictions[: self.snapshots_taken].clone(),
             "steps": self.steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to what was recorded."""
+        """Restore what `state_dict` returned."""
         self.epoch, self.steps = len(state["losses"]) - 1, state["steps"]
         self.snapshots_taken = len(state["predictions"])
         self.losses[: self.epoch + 1] = state["losses"]

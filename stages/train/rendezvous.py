@@ -1,4 +1,4 @@
-"""How the processes that train together find each other."""
+"""Connect the processes that train together."""
 
 import os
 import socket
@@ -13,14 +13,14 @@ import torch.distributed as dist
 from stages.errors import UserError
 from stages.train.ranks import END, STEP, Ranks, named, one_line, within
 
-START = 120.0  # seconds until all are there: a command typed on a second machine, and torch loaded from a slow disk
+START = 120.0  # seconds for all to start: time to type a command on a second machine, or to load torch from a slow disk
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
     """Yield this process among those that train together, connected by NCCL on NVIDIA GPUs and by Gloo elsewhere.
 
-    Raises UserError where they do not come together.
+    Raises UserError if some do not start, or if they train on different kinds of device.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -48,11 +48,14 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         if dist.is_initialized():
             dist.destroy_process_group()
         ranks.tell("apart", "ended", 0)
-        ranks.tell("left", "", END)  # the process that keeps the store is the last to go
+        ranks.tell("left", "", END)  # the process that keeps the store must leave last
 
 
 def _store(address: str, port: int, first: bool) -> dist.Store:
-    """Return the store that all ranks share, which the first keeps; but torchrun keeps one for those it starts."""
+    """Return the store that all ranks share. The first rank keeps it, unless torchrun keeps one for its ranks.
+
+    Raises UserError if there is no such address, if the port is taken, or if rank 0 does not start in time.
+    """
     keeps = first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     where = f"MASTER_ADDR={address}, MASTER_PORT={port}"
     try:

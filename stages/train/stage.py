@@ -48,14 +48,17 @@ class Train(Section):
 
 
 class Params(StageParams):
-    """What this stage reads of params.yaml."""
+    """What this stage reads from params.yaml."""
 
     network: Network
     train: Train
 
 
 def train(net: nn.Module, batches: Batches, settings: Train, checkpoint: Checkpoint) -> Record:
-    """Train the network in place and return how it learned."""
+    """Train the network in place and return how it learned.
+
+    Raises UserError if the layers or the optimizer cannot train as set, a loss is not finite, or the user asks to stop.
+    """
     keep_freed_memory()
     loss_function = getattr(nn, settings.loss)()
     recipe = settings.optimizer, net, settings.learning_rate, settings.optimizer_options.model_dump(exclude_unset=True)
@@ -115,5 +118,5 @@ def run(params: Params) -> None:
 
 
 def finish() -> None:
-    """Remove the checkpoint, which is kept until it is known that nothing that the stage read has changed."""
+    """Remove the checkpoint, which is kept until the stage has checked that nothing it read has changed."""
     checkpoint.remove()
