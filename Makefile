@@ -1,5 +1,5 @@
 # make repro: run what is stale.  make test: run the whole suite.  make quick: run the tests that start no process of
-# the project.  make lint: check formatting, code and types.  All make .venv first, where it is missing or outdated.
+# the project.  make lint: check formatting, code and types.  All create .venv first if it is missing or outdated.
 PYTHON ?= python3
 
 # DVC runs the stages with the first `python` on PATH.
@@ -26,7 +26,7 @@ lint: .venv/ready
 schema: .venv/ready
 	.venv/bin/python -m tools.params_schema
 
-# make bench QUICK=1: a look, in two or three minutes.
+# make bench QUICK=1: a quick look, in two or three minutes.
 bench: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick)
 
