@@ -1,4 +1,4 @@
-"""What a launcher such as torchrun or srun tells the processes that it starts, in their environment."""
+"""Read the environment variables that a launcher such as torchrun or srun sets for each process that it starts."""
 
 import os
 import re

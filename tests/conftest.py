@@ -11,12 +11,12 @@ import pytest
 from ruamel.yaml import YAML
 
 PROJECT = Path(__file__).parent.parent
-LESSON = PROJECT / "tests/params.yaml"  # what the tests run with, whatever the user has made of the project's
+LESSON = PROJECT / "tests/params.yaml"  # what the tests run with, however the user has edited the project's
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 class Copy:
-    """A clone of the working tree, with the lesson's params and a git history of its own."""
+    """A clone of the working tree, with the lesson's params and its own git history."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -95,5 +95,5 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Copy:
 
 @pytest.fixture
 def done(trained: Copy, tmp_path: Path) -> Copy:
-    """A copy that `dvc repro` has run in, for the test to do with what it likes."""
+    """A copy that `dvc repro` has run in, which the test may change."""
     return trained.twin(tmp_path)

@@ -108,7 +108,7 @@ def test_points_saved_by_plain_torch_are_read(tmp_path: Path, n: int) -> None:
 def rezipped(
     path: str, compression: int = zipfile.ZIP_STORED, change: Callable[[str, bytes], bytes] = lambda _, data: data
 ) -> bytes:
-    """Return the archive at path, written anew with its records changed."""
+    """Return the archive at path, rewritten with its records changed."""
     target = io.BytesIO()
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(target, "w", compression) as archive:
         for name in source.namelist():
@@ -169,7 +169,7 @@ def test_a_dataset_that_does_not_fit_the_memory_says_so(path: str) -> None:
 
 
 def ran(lines: str) -> str:
-    """Return what a Python of its own prints when it runs these lines."""
+    """Return what a new Python process prints when it runs these lines."""
     return subprocess.run([sys.executable, "-c", dedent(lines)], check=True, capture_output=True, text=True).stdout
 
 
@@ -244,7 +244,7 @@ def test_what_was_read_stays_when_the_file_changes(path: str) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
-def test_a_pipe_and_a_device_are_told_rather_than_waited_for(path: str) -> None:
+def test_a_pipe_and_a_device_are_reported_rather_than_waited_for(path: str) -> None:
     os.mkfifo(path)
     for each in (path, "/dev/zero"):
         with pytest.raises(

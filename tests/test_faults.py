@@ -1,4 +1,4 @@
-"""What breaks from outside: files, disks, memory. Each is told in one line, and `dvc repro` makes it right again."""
+"""What breaks from outside: files, disks, memory. Each is reported in one line, and `dvc repro` repairs it."""
 
 import ast
 import os
@@ -49,7 +49,7 @@ def make_a_folder(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [delete, truncate, flip_bits, make_a_folder])
 @pytest.mark.parametrize("name", READERS)
-def test_a_harmed_file_is_told_in_one_line(
+def test_a_damaged_file_is_reported_in_one_line(
     trained: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, harm: Callable[[Path], None]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -64,7 +64,7 @@ def test_a_harmed_file_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("harm", [truncate, make_a_folder])
-def test_harmed_files_are_made_right_by_dvc(done: Copy, harm: Callable[[Path], None]) -> None:
+def test_dvc_restores_damaged_files(done: Copy, harm: Callable[[Path], None]) -> None:
     for name in READERS:
         harm(done.path / name)
     assert re.fullmatch(r"data/train.pt: [^\n]*`dvc repro`\n", done.stage("train", status=2))
@@ -74,7 +74,7 @@ def test_harmed_files_are_made_right_by_dvc(done: Copy, harm: Callable[[Path], N
 
 
 @pytest.mark.skipif(not shutil.which("prlimit"), reason="only Linux has prlimit")
-def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_file(done: Copy) -> None:
+def test_a_full_disk_is_reported_in_one_line_and_leaves_no_half_file(done: Copy) -> None:
     def content() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in done.path.glob("data/**/*") if path.is_file()}
 
@@ -85,14 +85,14 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_no_half_file(done: Copy) -> 
         assert content() == before
 
 
-def test_an_output_whose_name_a_folder_has_is_told(copy: Copy) -> None:
+def test_an_output_whose_name_a_folder_has_is_reported(copy: Copy) -> None:
     (copy.path / "data/train.pt").mkdir()
     assert copy.stage("generate", status=2) == (
         "data/train.pt: cannot be written: Is a directory: fix this, then run `dvc repro`\n"
     )
 
 
-def test_a_folder_whose_name_a_file_has_is_told(tmp_path: Path) -> None:
+def test_a_folder_whose_name_a_file_has_is_reported(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
     told = pytest.raises(UserError, match=r"data/x: cannot be written: File exists: fix this, then run `dvc repro`$")
     with told, files.writing(str(tmp_path / "data/x")):
@@ -100,7 +100,7 @@ def test_a_folder_whose_name_a_file_has_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_folder_that_forbids_writing_and_a_file_that_forbids_reading_are_told(copy: Copy) -> None:
+def test_a_folder_that_forbids_writing_and_a_file_that_forbids_reading_are_reported(copy: Copy) -> None:
     copy.stage("generate")
     (copy.path / "data/train.pt").chmod(0)
     assert "data/train.pt: cannot be read: Permission denied" in copy.stage("train", status=2)
@@ -109,7 +109,7 @@ def test_a_folder_that_forbids_writing_and_a_file_that_forbids_reading_are_told(
     (copy.path / "data").chmod(0o700)
 
 
-def test_too_little_memory_is_told_in_one_line(copy: Copy) -> None:
+def test_too_little_memory_is_reported_in_one_line(copy: Copy) -> None:
     copy.set(generate__points=10**12)
     assert copy.stage("generate", status=2).startswith("out of memory: lower generate.points, ")
 
@@ -130,7 +130,7 @@ def test_after_a_stage_failed_the_former_params_bring_its_outputs_back(done: Cop
         assert done.run("git", "status", "--porcelain") == ""
 
 
-def test_a_second_dvc_repro_at_once_is_told_and_harms_nothing(done: Copy) -> None:
+def test_a_second_dvc_repro_at_once_is_reported_and_harms_nothing(done: Copy) -> None:
     done.set(train__epochs=4000, train__snapshot_every=4000)
     first = subprocess.Popen(
         ["dvc", "repro", "train"], cwd=done.path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
@@ -215,7 +215,7 @@ def repro_while(copy: Copy, change: Callable[[Copy], None]) -> tuple[int, str]:
         (edit_main, "stages/__main__.py"),
     ],
 )
-def test_what_changes_while_a_stage_runs_is_told_and_nothing_is_recorded(
+def test_what_changes_while_a_stage_runs_is_reported_and_nothing_is_recorded(
     longer: Copy, tmp_path: Path, change: Callable[[Copy], None], name: str
 ) -> None:
     copy = longer.twin(tmp_path)

@@ -106,7 +106,7 @@ def test_a_packed_table_beside_a_missing_one_is_not_read(tmp_path: Path) -> None
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
 @pytest.mark.parametrize("read", [history.read_snapshots, history.read_losses])
-def test_a_pipe_and_a_device_are_told_rather_than_waited_for(tmp_path: Path, read: Callable[[str], object]) -> None:
+def test_a_pipe_and_a_device_are_reported_rather_than_waited_for(tmp_path: Path, read: Callable[[str], object]) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (str(tmp_path / "pipe"), "/dev/zero"):
         with pytest.raises(

@@ -63,7 +63,7 @@ def test_native_kernels_leave_the_environment_alone(copy: Copy) -> None:
     assert copy.run("python", "-c", code, OMP_NUM_THREADS="7") == "native 7\n"
 
 
-def test_a_users_mistake_ends_with_status_2_and_a_line_a_fault(copy: Copy) -> None:
+def test_a_users_mistake_ends_with_status_2_and_one_line_per_fault(copy: Copy) -> None:
     copy.set(train__epochs=0, network__style="x")
     assert copy.stage("train", status=2).splitlines() == [
         "params.yaml: network.style: must be 'module' or 'sequential', got 'x'",
@@ -72,7 +72,7 @@ def test_a_users_mistake_ends_with_status_2_and_a_line_a_fault(copy: Copy) -> No
 
 
 @pytest.mark.parametrize("words", [[], ["trian"], ["network"], ["__main__"], ["os.path"], ["train", "plot"]])
-def test_what_is_no_stage_is_told(trained: Copy, words: list[str]) -> None:
+def test_an_unknown_stage_is_reported(trained: Copy, words: list[str]) -> None:
     told = trained.run("python", "-m", "stages", *words, status=2)
     stages = "evaluate, generate, plot, train"
     assert told == f"python -m stages STAGE: STAGE must be one of {stages}, got {' '.join(words)!r}\n"
@@ -101,7 +101,7 @@ def test_a_stage_that_is_run_by_its_file_says_how_to_run_it(trained: Copy, modul
 
 @pytest.mark.skipif(os.name == "nt", reason="the shell of Windows closes no streams")
 @pytest.mark.parametrize("streams", [">&- 2>&-", "<&- >&- 2>&-", "2>&-"])
-def test_a_stage_needs_nobody_to_listen(done: Copy, streams: str) -> None:
+def test_a_stage_runs_with_closed_streams(done: Copy, streams: str) -> None:
     expected = done.read("data/net.pkl")
     (done.path / "data/net.pkl").unlink()
     done.run("sh", "-c", f"python -m stages train {streams}")
@@ -128,7 +128,7 @@ def test_a_broken_pipe_changes_no_exit_status(trained: Copy) -> None:
     ],
     ids=lambda environment: next(iter(environment)),
 )
-def test_settings_of_others_change_nothing(done: Copy, environment: dict[str, str]) -> None:
+def test_the_users_environment_changes_nothing(done: Copy, environment: dict[str, str]) -> None:
     expected = done.read("data/net.pkl")
     (done.path / "data/net.pkl").unlink()
     assert done.stage("train", status=0, **environment) == ""
@@ -136,7 +136,7 @@ def test_settings_of_others_change_nothing(done: Copy, environment: dict[str, st
 
 
 @pytest.mark.parametrize("threads", ["0", "-1", "text", ""])
-def test_native_kernels_bear_an_odd_number_of_threads(done: Copy, threads: str) -> None:
+def test_native_kernels_work_with_an_odd_number_of_threads(done: Copy, threads: str) -> None:
     done.set(kernels="native", train__epochs=2)
     told = done.stage("train", OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
     assert told.strip() in ("", "libgomp: Invalid value for environment variable OMP_NUM_THREADS")
@@ -184,7 +184,7 @@ unix = pytest.mark.skipif(os.name == "nt", reason="Windows has neither these sig
 
 
 @unix
-def test_a_stage_that_is_running_already_is_told_and_a_killed_one_leaves_no_lock(done: Copy) -> None:
+def test_a_stage_that_is_running_already_is_reported_and_a_killed_one_leaves_no_lock(done: Copy) -> None:
     with training(done, "python", "-m", "stages", "train") as first:
         told = done.stage("train", status=2)
         assert told == f"the stage train is already running, as process {first.pid}: wait for it to end, or stop it\n"
@@ -197,7 +197,7 @@ def test_a_stage_that_is_running_already_is_told_and_a_killed_one_leaves_no_lock
 
 @unix
 @pytest.mark.parametrize("number", [15, 9])
-def test_a_training_that_survives_its_dvc_is_told_to_the_next(done: Copy, number: int) -> None:
+def test_a_training_that_survives_its_dvc_is_reported_to_the_next(done: Copy, number: int) -> None:
     with training(done, "dvc", "repro", "train") as dvc:
         dvc.send_signal(number)
         dvc.wait()

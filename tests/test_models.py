@@ -119,7 +119,7 @@ class Functional(Net):
         self.activation = nn.functional.gelu
 
 
-def test_a_network_that_holds_more_than_modules_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_holds_more_than_modules_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "STYLES", {"module": Functional})
     models.save_net("net.pkl", new())
     with pytest.raises(UserError) as told:
@@ -141,7 +141,7 @@ class Call:
 
 
 class State:
-    """A pickle of this makes an object of an allowed class, by calling it or not, and sets a state of our choice."""
+    """A pickle of this makes an object of an allowed class, by calling it or not, and sets a state that we choose."""
 
     def __init__(self, kind: type, arguments: tuple[Any, ...], state: Any) -> None:
         self.reduced = kind, arguments, state
@@ -220,7 +220,7 @@ def refused(content: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_no_network_of_ours_is_refused_and_nothing_of_it_runs(name: str) -> None:
+def test_anything_but_our_network_is_refused_and_nothing_in_it_runs(name: str) -> None:
     refused(bytes_of(HOSTILE[name]()))
     assert not Path("trap").exists()
 
@@ -234,7 +234,7 @@ def test_what_is_no_network_of_ours_is_refused_and_nothing_of_it_runs(name: str)
         ((2, 10**3, 3), "2 features, 1000 hidden neurons and 3 outputs"),
     ],
 )
-def test_other_sizes_are_told_with_those_that_were_asked_for(sizes: tuple[int, int, int], words: str) -> None:
+def test_other_sizes_are_reported_with_those_that_were_asked_for(sizes: tuple[int, int, int], words: str) -> None:
     models.save_net("net.pkl", new())
     models.save_params("net_params.pkl", new())
     for restore in (
@@ -261,7 +261,7 @@ def rezipped(
     replace: dict[str, bytes] | None = None,
     more: dict[str, bytes] | None = None,
 ) -> bytes:
-    """Return an archive of our network, written anew with changes."""
+    """Return an archive of our network, rewritten with changes."""
     source, target = zipfile.ZipFile(io.BytesIO(bytes_of(new()))), io.BytesIO()
     with source, zipfile.ZipFile(target, "w", compress) as archive:
         for name in source.namelist():
@@ -325,7 +325,7 @@ def test_a_missing_file_and_a_folder_say_what_to_do() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
-def test_a_pipe_and_a_device_are_told_rather_than_waited_for() -> None:
+def test_a_pipe_and_a_device_are_reported_rather_than_waited_for() -> None:
     os.mkfifo("net.pkl")
     for path in ("net.pkl", "/dev/zero"):
         with pytest.raises(

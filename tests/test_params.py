@@ -84,7 +84,7 @@ def load_named(path: Path) -> dict[str, Any]:
         ("network: ", "extra: 1\nnetwork: ", "extra: is not a known key, got 1"),
     ],
 )
-def test_each_fault_is_told_in_a_line_with_its_place_rule_and_value(
+def test_each_fault_is_reported_in_a_line_with_its_place_rule_and_value(
     tmp_path: Path, old: str, new: str, message: str
 ) -> None:
     told = faults(tmp_path, edited(old, new))
@@ -111,7 +111,7 @@ def test_each_fault_is_told_in_a_line_with_its_place_rule_and_value(
         ("plot.max_frames", 1000),
     ],
 )
-def test_each_integer_has_a_most_and_more_is_told_whatever_its_size(name: str, most: int) -> None:
+def test_each_integer_has_a_most_and_more_is_reported_whatever_its_size(name: str, most: int) -> None:
     schemas: dict[str, type[StageParams]] = {"generate": GenerateParams, "plot": PlotParams}
     schema = schemas.get(name.split(".")[0], TrainParams)
     document = with_value(name, most)
@@ -126,7 +126,7 @@ def test_each_integer_has_a_most_and_more_is_told_whatever_its_size(name: str, m
 
 
 def with_value(name: str, value: Any) -> dict[str, Any]:
-    """Return the lesson's params but for one: `with_value("train.epochs", 3)`."""
+    """Return the lesson's params with one changed: `with_value("train.epochs", 3)`."""
     document = params.load(str(LESSON))
     *sections, key = name.split(".")
     section = document
@@ -183,7 +183,7 @@ NAMES = "must be a name of at most 50 letters, digits and _"
         ("{max_iter: true}", "max_iter: must be a valid integer, got True"),
     ],
 )
-def test_options_that_no_optimizer_has_are_told_in_a_line(tmp_path: Path, options: str, message: str) -> None:
+def test_options_that_no_optimizer_has_are_reported_in_a_line(tmp_path: Path, options: str, message: str) -> None:
     told = faults(tmp_path, edited("optimizer_options: {}", f"optimizer_options: {options}"))
     assert told == [f"params.yaml: train.optimizer_options.{message}"]
 
@@ -202,7 +202,7 @@ def test_options_that_no_optimizer_has_are_told_in_a_line(tmp_path: Path, option
         ('"[key]"', "[key]"),
     ],
 )
-def test_a_key_is_told_in_one_line_without_escapes_for_the_terminal(tmp_path: Path, key: str, told: str) -> None:
+def test_a_key_is_reported_in_one_line_without_escapes_for_the_terminal(tmp_path: Path, key: str, told: str) -> None:
     for place, before in [("network:", ""), ("  hidden:", "network.")]:
         indent = " " * (len(place) - len(place.lstrip()))
         (fault,) = faults(tmp_path, edited(place, f"{indent}? {key}\n{indent}: 1\n{place}"))
@@ -250,14 +250,16 @@ def test_a_file_that_is_no_mapping_is_refused_in_one_line(tmp_path: Path, conten
         ),
     ],
 )
-def test_what_is_no_file_is_told_in_one_line(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+def test_a_path_that_is_not_a_file_is_reported_in_one_line(
+    tmp_path: Path, make: Callable[[Path], None], message: str
+) -> None:
     path = tmp_path / "params.yaml"
     make(path)
     with pytest.raises(UserError, match=f"^{path}: cannot be read: {message}$"):
         params.load(str(path))
 
 
-def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
     text = edited("  epochs: 200", "  epochs: 0").replace(b"hidden: 10", b"hidden: x").replace(b"loss: ", b"los: ")
     assert faults(tmp_path, text) == [
         "params.yaml: network.hidden: must be a valid integer, got 'x'",

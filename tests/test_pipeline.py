@@ -84,7 +84,7 @@ def test_each_stage_depends_on_its_folder_and_on_the_shared_files_and_pins_that_
     assert {pin.parent.name for pin in pins} <= {"stages", stage}
 
 
-def test_each_room_is_a_stage_and_has_its_params_and_its_run() -> None:
+def test_each_folder_is_a_stage_with_params_and_run() -> None:
     assert {path.parent.name for path in Path("stages").glob("*/__init__.py")} == set(STAGES)
     for stage in STAGES:
         module = importlib.import_module(f"stages.{stage}.stage")
@@ -104,7 +104,7 @@ def test_a_file_beside_the_folders_is_used_by_several_of_them() -> None:
         assert sum(path in each for each in used) > 1, path
 
 
-def test_packages_hold_nothing() -> None:
+def test_init_files_are_empty() -> None:
     assert not any(path.read_bytes() for path in Path("stages").rglob("__init__.py"))
 
 

@@ -1,4 +1,4 @@
-"""What the README shows is what the code is."""
+"""The README shows the code as it is."""
 
 import ast
 import re

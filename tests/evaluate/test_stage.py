@@ -126,7 +126,7 @@ def test_the_memory_beyond_the_points_does_not_grow_with_them() -> None:
 @pytest.mark.parametrize(
     ("n_feature", "n_output", "got"), [(1, 2, "1 and 2"), (2, 1, "2 and 1"), (2, 2, "2 and 2"), (3, 1, "3 and 1")]
 )
-def test_test_points_of_other_widths_than_the_training_points_are_told(n_feature: int, n_output: int, got: str) -> None:
+def test_test_points_of_other_widths_are_reported(n_feature: int, n_output: int, got: str) -> None:
     save()
     dataset.write("data/test.pt", Dataset(torch.rand(9, n_feature), torch.rand(9, n_output)))
     with pytest.raises(UserError) as told:
@@ -135,7 +135,7 @@ def test_test_points_of_other_widths_than_the_training_points_are_told(n_feature
     assert not Path("data/metrics.json").exists()
 
 
-def test_points_that_the_models_are_too_narrow_for_are_told() -> None:
+def test_points_that_the_models_are_too_narrow_for_are_reported() -> None:
     net = save()
     save(n_feature=2)
     models.save_net("data/net.pkl", net)
@@ -165,7 +165,7 @@ def test_networks_are_measured_in_evaluation_mode(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("name", ["train", "test"])
 @pytest.mark.parametrize("factor", [1e38, -1e38])
-def test_predictions_that_overflow_are_told_and_nothing_is_written(name: str, factor: float) -> None:
+def test_predictions_that_overflow_are_reported_and_nothing_is_written(name: str, factor: float) -> None:
     net = save()
     with torch.no_grad():
         net.get_parameter("hidden.weight").fill_(1)

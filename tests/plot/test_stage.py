@@ -76,7 +76,7 @@ def test_the_animation_shows_each_picture_for_its_time_in_its_colours(plotted: P
             assert difference[exact].max() <= 1
 
 
-def test_a_picture_is_what_drawing_everything_anew_gives() -> None:
+def test_a_picture_equals_one_drawn_from_scratch() -> None:
     shown = snapshots()
     drawn = list(pictures.draw_learning(shown, dpi=100))
     order = np.argsort(shown.x[:, 0])
@@ -115,7 +115,7 @@ def test_limits_hold_all_but_predictions_far_off() -> None:
     assert pictures.y_limits(y, np.array([-1e9, 1e9])) == (-1.05, 2.05)
 
 
-def test_a_loss_table_of_other_epochs_than_the_history_is_told(plotted: Path) -> None:
+def test_a_loss_table_of_other_epochs_than_the_history_is_reported(plotted: Path) -> None:
     history.write_losses("data/loss.csv", [0.5] * 24)
     with pytest.raises(UserError, match="^data/loss.csv: must have 25 epochs, got 24: run `dvc repro`$"):
         run()
@@ -154,7 +154,7 @@ def test_a_folder_of_pictures_that_is_a_link_keeps_what_is_in_it(plotted: Path, 
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_a_picture_of_an_earlier_run_that_cannot_be_removed_is_told(plotted: Path) -> None:
+def test_a_picture_of_an_earlier_run_that_cannot_be_removed_is_reported(plotted: Path) -> None:
     (plotted / "older").mkdir()
     (plotted / "older/0.png").touch()
     (plotted / "older").chmod(0o500)
@@ -165,7 +165,7 @@ def test_a_picture_of_an_earlier_run_that_cannot_be_removed_is_told(plotted: Pat
 
 
 def many_snapshots(count: int) -> Snapshots:
-    """Return that many snapshots, each of a line of its own."""
+    """Return that many snapshots, each of a different line."""
     x = np.linspace(-1, 1, 20, dtype="f4")[:, None]
     predictions = np.linspace(0, 1, count, dtype="f4")[:, None, None] * x
     return Snapshots(np.arange(count), np.linspace(0.5, 0.1, count), x, x, predictions)
@@ -226,7 +226,7 @@ def test_frames_that_are_all_equal_are_shown_for_the_sum_of_their_times(
         plot.Plot(dpi=50, max_frames=max_frames, frame_seconds=limit + 0.01)
 
 
-def test_a_time_that_would_not_fit_is_told_with_its_limit(copy: Copy) -> None:
+def test_a_time_that_would_not_fit_is_reported_with_its_limit(copy: Copy) -> None:
     copy.set(plot__frame_seconds=60)
     told = copy.stage("plot", status=2)
     assert told == "params.yaml: plot.frame_seconds: must be at most 6.55 when plot.max_frames is 100, got 60\n"

@@ -132,7 +132,7 @@ def test_a_training_under_nohup_hears_no_hangup(long: Copy) -> None:
     assert outputs(long) == expected
 
 
-def test_dvc_goes_on_from_where_a_killed_training_was(long: Copy) -> None:
+def test_dvc_resumes_a_killed_training(long: Copy) -> None:
     expected = outputs(long)
     interrupt(long, signal.SIGKILL, ["dvc", "repro", "train"])
     assert "Resuming from the checkpoint .checkpoint/train" in long.run("dvc", "repro", "train")
@@ -149,7 +149,7 @@ def test_dvc_goes_on_from_where_a_killed_training_was(long: Copy) -> None:
         ({}, "code"),
     ],
 )
-def test_a_state_of_another_training_is_told_and_left(
+def test_a_state_of_another_training_is_reported_and_left(
     stopped: Copy, tmp_path: Path, change: dict[str, object], name: str
 ) -> None:
     copy = stopped.twin(tmp_path)
@@ -168,7 +168,7 @@ def test_a_state_of_another_training_is_told_and_left(
 @pytest.mark.parametrize(
     "damage", [lambda b: b[:-1], lambda b: b[:100] + b"\0" + b[101:], lambda b: b"", lambda b: b[:64]]
 )
-def test_a_damaged_state_is_told_and_left(stopped: Copy, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_state_is_reported_and_left(stopped: Copy, tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     copy = stopped.twin(tmp_path)
     path = copy.path / ".checkpoint/train"
     path.write_bytes(damage(path.read_bytes()))
@@ -189,7 +189,7 @@ def saved(state: object) -> bytes:
 
 
 @pytest.mark.parametrize("forge", ["text", "list", "no parts", "another network", "nan"])
-def test_foreign_content_under_a_right_digest_is_told_and_left(stopped: Copy, tmp_path: Path, forge: str) -> None:
+def test_foreign_content_under_a_right_digest_is_reported_and_left(stopped: Copy, tmp_path: Path, forge: str) -> None:
     copy = stopped.twin(tmp_path)
     expected = outputs(copy.twin(tmp_path / "expected"))
     path = copy.path / ".checkpoint/train"
@@ -218,11 +218,11 @@ def test_a_checkpoint_that_cannot_be_written_warns_once_and_training_goes_on(lon
     assert outputs(long) == expected
 
 
-def test_a_checkpoint_that_cannot_be_written_is_told_to_who_asked_to_stop(long: Copy) -> None:
+def test_a_checkpoint_that_cannot_be_written_is_reported_to_who_asked_to_stop(long: Copy) -> None:
     (long.path / ".checkpoint").rmdir()
     (long.path / ".checkpoint").write_text("a file where the folder should be")
     with psutil.Popen(PYTHON, cwd=long.path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
-        while "Training goes on" not in process.stderr.readline() and process.poll() is None:
+        while "Training continues" not in process.stderr.readline() and process.poll() is None:
             pass
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=60)[1]
@@ -232,7 +232,7 @@ def test_a_checkpoint_that_cannot_be_written_is_told_to_who_asked_to_stop(long: 
     assert process.returncode == 2
 
 
-def test_a_folder_or_a_pipe_in_place_of_the_checkpoint_is_told_and_left(long: Copy) -> None:
+def test_a_folder_or_a_pipe_in_place_of_the_checkpoint_is_reported_and_left(long: Copy) -> None:
     expected = outputs(long)
     path = long.path / ".checkpoint/train"
     path.parent.mkdir(exist_ok=True)

@@ -24,7 +24,7 @@ LAYERS = {
 
 
 def fork(copy: Copy, layers: str, **changes: object) -> None:
-    """Put the layers before the output of both styles of the network, as a person would who forks the project."""
+    """Put the layers before the output of both styles of the network, as somebody who forks the project would."""
     path = copy.path / "stages/network.py"
     text = path.read_text(encoding="utf-8")
     edits = {

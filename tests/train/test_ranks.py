@@ -170,7 +170,7 @@ def test_a_rank_that_dies_ends_the_stage_and_leaves_the_outputs_alone(done: Copy
     assert not list(done.path.glob("data/*.part"))
 
 
-def test_a_mistake_is_told_by_each_rank_in_a_line(copy: Copy) -> None:
+def test_a_mistake_is_reported_by_each_rank_in_a_line(copy: Copy) -> None:
     copy.stage("generate")
     copy.set(train__learning_rate=1000)
     told = copy.run(*torchrun(2), status=1)
@@ -221,7 +221,7 @@ def test_a_rank_that_does_not_come_is_named(impatient: Copy) -> None:
         assert told(ranks) == [(2, f"rank 1: {message}")]
 
 
-def test_a_port_that_is_taken_is_told(impatient: Copy) -> None:
+def test_a_port_that_is_taken_is_reported(impatient: Copy) -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen()
@@ -233,7 +233,7 @@ def test_a_port_that_is_taken_is_told(impatient: Copy) -> None:
             assert told(ranks) == [(2, f"rank 0: {message}")]
 
 
-def test_an_address_that_does_not_exist_is_told(trained: Copy) -> None:
+def test_an_address_that_does_not_exist_is_reported(trained: Copy) -> None:
     told = trained.stage("train", 2, RANK="0", WORLD_SIZE="2", MASTER_ADDR="nowhere.invalid", MASTER_PORT="29500")
     assert re.fullmatch(r"rank 0: MASTER_ADDR=nowhere.invalid, MASTER_PORT=29500: no such address: [^\n]+\n", told)
 
@@ -286,7 +286,7 @@ def test_any_rank_that_is_asked_to_stop_stops_all_and_rank_0_saves(impatient: Co
         ({"SLURM_STEP_NUM_TASKS": "2"}, "SLURM_PROCID, for RANK: must be a whole number from 0 to 1, got ''"),
     ],
 )
-def test_what_a_launcher_sets_wrongly_is_told(trained: Copy, environment: dict[str, str], message: str) -> None:
+def test_what_a_launcher_sets_wrongly_is_reported(trained: Copy, environment: dict[str, str], message: str) -> None:
     assert trained.stage("train", status=2, **environment).removeprefix("rank 0: ") == f"{message}\n"
 
 

@@ -179,7 +179,7 @@ def test_lbfgs_searches_with_as_many_gradients_as_it_wants() -> None:
         ({"differentiable": True}, "a leaf Variable that requires grad is being used in an in-place operation"),
     ],
 )
-def test_options_that_the_optimizer_refuses_are_told_in_one_line(options: dict[str, Any], why: str) -> None:
+def test_options_that_the_optimizer_refuses_are_reported_in_one_line(options: dict[str, Any], why: str) -> None:
     with pytest.raises(UserError) as caught:
         trained(optimizer_options=options)
     assert why in str(caught.value)
@@ -211,7 +211,7 @@ def test_a_loss_that_is_not_finite_after_the_last_step_is_noticed() -> None:
         trained(learning_rate=100, epochs=epoch)
 
 
-def test_the_loss_table_has_a_row_an_epoch() -> None:
+def test_the_loss_table_has_one_row_per_epoch() -> None:
     trained()
     with Path("data/loss.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -252,7 +252,7 @@ def test_saved_files_are_the_same_bytes_every_time() -> None:
     assert [Path(name).read_bytes() for name in names] == first
 
 
-def test_a_device_that_is_not_there_is_told_with_those_that_are() -> None:
+def test_a_device_that_is_not_there_is_reported_with_those_that_are() -> None:
     with pytest.raises(UserError, match=r"^params.yaml: train.device: cuda:63 is not available; available: cpu"):
         trained(device="cuda:63")
 
