@@ -30,8 +30,8 @@ def opened(file: BinaryIO) -> zipfile.ZipFile:
         any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
         or len(set(names)) < len(names)
         or names != archive.namelist()
-        or starts[:1] != [0]
-        or _directory(file) != archive.start_dir
+        or starts[:1] != [0]  # something stands before the archive
+        or _directory(file) != archive.start_dir  # or behind it, or there are two directories
     ):
         raise ValueError
     for entry, (start, following) in zip(entries, pairwise([*starts, archive.start_dir]), strict=True):

@@ -1,4 +1,7 @@
-"""Read and write files: whatever goes wrong becomes a one-line message, and no half-written file is left behind."""
+"""Read and write files: whatever goes wrong becomes a one-line message, and no half-written file is left behind.
+
+Files that are read are watched: `changed` says which of them are not what they were, as a stage asks at its end.
+"""
 
 import errno
 import hashlib

@@ -15,7 +15,7 @@ except ImportError:  # Windows, where only DVC's own lock keeps two runs apart
 
 @contextmanager
 def alone(stage: str) -> Iterator[None]:
-    """Keep other processes from running the stage in this folder. Raises UserError where one is running it already."""
+    """Keep other processes from running the stage in this folder. Raises UserError if one is running it already."""
     if fcntl is None:
         yield
         return

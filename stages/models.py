@@ -60,7 +60,7 @@ def restore_params(path: str, style: str, n_feature: int, n_hidden: int, n_outpu
 def check(net: nn.Module, style: str, n_hidden: int, x: Tensor, y: Tensor) -> None:
     """Save and restore a network both ways, in memory, so that one that cannot be restored is not trained for hours.
 
-    x is (n, n_feature), y is (n, n_output). Raises UserError where a restored network is refused or predicts otherwise,
+    x is (n, n_feature), y is (n, n_output). Raises UserError if a restored network is refused or predicts otherwise,
     and what torch.save raises where the network cannot be saved.
     """
     path, changes = (

@@ -20,7 +20,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from stages import files
-from stages.errors import UserError
+from stages.errors import UserError, one_line
 
 MAX_CHARACTERS = 50_000  # in a file; the parser takes about a second for this many
 MAX_LEVELS = 10  # of nested collections
@@ -84,7 +84,7 @@ def load(path: str) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # whatever the parser trips over, DVC could not read it either
-        raise UserError(f"{path}: is not valid YAML in UTF-8: {_one_line(_account(error))}") from error
+        raise UserError(f"{path}: is not valid YAML in UTF-8: {_printable(_account(error))}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: must be a mapping of sections, got {_short(document)}")
     return document
@@ -94,7 +94,7 @@ def _account(error: Exception) -> str:
     """Return the parser's message without its excerpts and its advice to programmers."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         return f"line {error.problem_mark.line + 1}: {', '.join(filter(None, [error.context, error.problem]))}"
-    return " ".join(str(error).split()).partition(";")[0]
+    return one_line(error).partition(";")[0]
 
 
 def _check_size(path: str, text: str) -> None:
@@ -108,7 +108,7 @@ def _check_size(path: str, text: str) -> None:
     for event in YAML(typ="safe").parse(text):
         line = event.start_mark.line + 1
         if isinstance(event, AliasEvent):
-            alias = f"*{_one_line(event.anchor)}"
+            alias = f"*{_printable(event.anchor)}"
             raise UserError(f"{path}: line {line}: aliases are not allowed: write out the value, got {alias}")
         level += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if level > MAX_LEVELS:
@@ -132,7 +132,7 @@ def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
 
 def _describe(fault: ErrorDetails) -> str:
     """Return a fault that pydantic found, in this project's words."""
-    where = ".".join(map(_one_line, fault["loc"]))
+    where = ".".join(map(_printable, fault["loc"]))
     rules = {
         "missing": "is missing",
         "extra_forbidden": "is not a known key",
@@ -144,7 +144,7 @@ def _describe(fault: ErrorDetails) -> str:
     return f"{where}: {rule}" if fault["type"] == "missing" else f"{where}: {rule}, got {_short(fault['input'])}"
 
 
-def _one_line(text: object) -> str:
+def _printable(text: object) -> str:
     """Return the text in one line of at most 200 characters or so, with control characters escaped."""
     line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(text))
     return line if len(line) <= 200 else f"{line[:200]}..."
@@ -161,4 +161,4 @@ class _Shortener(reprlib.Repr):
 def _short(value: object) -> str:
     shortener = _Shortener()
     shortener.maxlevel = 2
-    return _one_line(shortener.repr(value))
+    return _printable(shortener.repr(value))

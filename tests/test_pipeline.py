@@ -49,7 +49,7 @@ def needs(path: str) -> set[str]:
     return found
 
 
-def room(path: str) -> str:
+def folder(path: str) -> str:
     """Return the folder of the stage that a module belongs to; the module itself where it is a shared one."""
     return path if path.count("/") == 1 else path.rpartition("/")[0]
 
@@ -75,7 +75,7 @@ def pinned(requirements: Path) -> set[str]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_stage_depends_on_its_folder_and_on_the_shared_files_and_pins_that_it_uses(stage: str) -> None:
     used = needs("stages/__main__.py").union(*(needs(str(path)) for path in Path("stages", stage).glob("*.py")))
-    modules = {room(path) for path in used if path.endswith(".py")}
+    modules = {folder(path) for path in used if path.endswith(".py")}
     libraries = {path for path in used if not path.endswith(".py")} - {"pydantic_core"}  # a part of pydantic
     pins = {path for path in Path("stages").rglob("requirements*.txt") if pinned(path) & libraries}
     assert libraries <= set().union(*map(pinned, pins))
@@ -95,7 +95,7 @@ def test_each_folder_is_a_stage_with_params_and_run() -> None:
 def test_no_stage_imports_from_the_folder_of_another_and_no_shared_file_from_any() -> None:
     for path in map(str, Path("stages").rglob("*.py")):
         for used in filter(lambda used: used.count("/") == 2, imported(path)):
-            assert room(used) == room(path), f"{path} imports {used}"
+            assert folder(used) == folder(path), f"{path} imports {used}"
 
 
 def test_a_file_beside_the_folders_is_used_by_several_of_them() -> None:
@@ -148,6 +148,13 @@ def test_the_params_of_the_tests_have_the_keys_of_the_projects() -> None:
 def test_the_params_schema_for_editors_is_current() -> None:
     assert (PROJECT / "params.schema.json").read_text(encoding="utf-8") == params_schema.text()
     assert "$schema=params.schema.json" in (PROJECT / "params.yaml").read_text(encoding="utf-8")
+
+
+def test_make_schema_writes_the_schema(copy: Copy) -> None:
+    written = copy.read("params.schema.json")
+    (copy.path / "params.schema.json").unlink()
+    copy.run("python", "-m", "tools.params_schema")
+    assert copy.read("params.schema.json") == written
 
 
 def test_the_committed_results_are_those_of_a_run_from_nothing(trained: Copy) -> None:

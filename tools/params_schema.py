@@ -19,7 +19,9 @@ def text() -> str:
     sections: dict[str, Any] = {
         name: (field.annotation, ...) for schema in schemas for name, field in schema.model_fields.items()
     }
-    schema = create_model("params.yaml", __base__=StageParams, **sections).model_json_schema()
+    schema = create_model(
+        "params.yaml", __base__=StageParams, __module__="tools.params_schema", **sections
+    ).model_json_schema()
     return json.dumps(schema, indent=2) + "\n"
 
 

@@ -43,7 +43,7 @@ class Params(StageParams):
     plot: Plot
 
 
-def evenly_spread(n: int, at_most: int) -> np.ndarray:
+def evenly_spread_mask(n: int, at_most: int) -> np.ndarray:
     """Return a mask, bool (n,), of at most `at_most` evenly spread rows, the first and the last among them."""
     taken = np.zeros(n, dtype=bool)
     taken[np.linspace(0, n - 1, at_most).astype(int)] = True
@@ -77,7 +77,7 @@ def run(params: Params) -> None:
     write_picture("data/plots/loss.png", draw_losses(losses, settings.dpi))
     learning = [f"data/plots/learning/{epoch}.png" for epoch in snapshots.epochs]
     frames = write_each(learning, draw_learning(snapshots, settings.dpi))
-    animated = compress(frames, evenly_spread(len(learning), settings.max_frames))
+    animated = compress(frames, evenly_spread_mask(len(learning), settings.max_frames))
     write_animation("data/plots/learning.gif", animated, settings.frame_seconds)
     written = ["data/plots/data.png", "data/plots/loss.png", "data/plots/learning.gif", *learning]
     remove_others(Path("data/plots"), {path for name in written for path in (Path(name), Path(name).parent)})

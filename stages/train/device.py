@@ -7,7 +7,7 @@ import torch
 from stages.errors import UserError
 
 
-def choose(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
     """Return the device with that name; `auto` is an accelerator if there is one, else the CPU.
 
     With `cuda` and `auto`, each of several ranks on a machine gets its own GPU.

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stages.errors import UserError
+from stages.errors import UserError, one_line
 from stages.params import Section, must_be
 from stages.train.eager import without_compiler
 from stages.train.loop import LossFunction, backpropagate
@@ -79,7 +79,7 @@ def rehearse(
     try:
         new_optimizer(name, net, learning_rate, options).step(lambda: loss)  # type: ignore[arg-type, return-value]
     except Exception as error:  # each optimizer refuses in its own way
-        why = " ".join(str(error).split())
+        why = one_line(error)
         raise UserError(
             f"params.yaml: train.optimizer: {name} with options {options} cannot train this network: {why}"
         ) from error

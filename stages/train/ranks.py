@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 
-from stages.errors import UserError
+from stages.errors import UserError, one_line
 
 # Seconds that the ranks wait for each other, once they are connected.
 STEP = 300.0  # in one exchange: the ranks share the work evenly, but rank 0 saves checkpoints too
@@ -75,9 +75,11 @@ class Ranks(NamedTuple):
         """Raise UserError if the traits of what the ranks are about to train differ; say which differ on which rank."""
         if self.size == 1:
             return
-        told = {rank: json.loads(text) for rank, text in self.tell("traits", json.dumps(traits), STEP).items()}
+        told = {
+            rank: json.loads(text) for rank, text in self.exchange_texts("traits", json.dumps(traits), STEP).items()
+        }
         if len(told) < self.size:
-            raise UserError(self._who_is_gone())
+            raise UserError(self._who_is_gone() or "lost contact with the other ranks")
         different = {
             rank: ", ".join(name for name in told[0] | theirs if theirs.get(name) != told[0].get(name))
             for rank, theirs in told.items()
@@ -99,7 +101,7 @@ class Ranks(NamedTuple):
         """Return whether another rank has asked to stop."""
         return self.store is not None and self.store.check(["stop"])
 
-    def tell(self, topic: str, text: str, seconds: float) -> dict[int, str]:
+    def exchange_texts(self, topic: str, text: str, seconds: float) -> dict[int, str]:
         """Send all ranks a text on a topic; return, by rank, the texts that they send within so many seconds.
 
         Only the first text that a rank sends on a topic counts. Return {} if the process that keeps the store is gone.
@@ -130,7 +132,7 @@ class Ranks(NamedTuple):
             raise UserError(self._who_is_gone() or f"lost contact with the other ranks: {one_line(error)}") from error
 
     def _who_is_gone(self) -> str:
-        told = self.tell("apart", "waits", END)
+        told = self.exchange_texts("state", "waiting", END)
         ended = [rank for rank, text in told.items() if text == "ended"]
         silent = [rank for rank in range(self.size) if rank not in told] if told else [0]  # rank 0 keeps the store
         if not (ended or silent):
@@ -160,8 +162,3 @@ def within(seconds: float, action: Callable[[], T]) -> T:
 def named(ranks: list[int]) -> str:
     """Return, for instance, `rank 1` or `ranks 1, 2`."""
     return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message in one line."""
-    return " ".join(str(error).split())

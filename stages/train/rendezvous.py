@@ -10,8 +10,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from stages.errors import UserError
-from stages.train.ranks import END, STEP, Ranks, named, one_line, within
+from stages.errors import UserError, one_line
+from stages.train.ranks import END, STEP, Ranks, named, within
 
 START = 120.0  # seconds for all to start: time to type a command on a second machine, or to load torch from a slow disk
 
@@ -28,7 +28,7 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         return
     ranks = Ranks(rank, size, device, _store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), rank == 0))
     try:
-        devices = ranks.tell("device", device.type, START)
+        devices = ranks.exchange_texts("device", device.type, START)
         missing = [other for other in range(size) if other not in devices and other != rank]
         if missing:
             raise UserError(f"{named(missing)} did not start within {START:.0f} seconds: start all {size} ranks")
@@ -47,8 +47,8 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-        ranks.tell("apart", "ended", 0)
-        ranks.tell("left", "", END)  # the process that keeps the store must leave last
+        ranks.exchange_texts("state", "ended", 0)
+        ranks.exchange_texts("left", "", END)  # the process that keeps the store must leave last
 
 
 def _store(address: str, port: int, first: bool) -> dist.Store:

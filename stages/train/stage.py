@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from stages import dataset, history, models, network
 from stages.network import Network
 from stages.params import Exact, Points, Section, StageParams, must_be
-from stages.train import checkpoint, device, fingerprint, layers
+from stages.train import checkpoint, fingerprint, layers
 from stages.train.batches import Batches, fitting_micro_size, keep_freed_memory
 from stages.train.checkpoint import Checkpoint
+from stages.train.device import choose_device
 from stages.train.loop import LossFunction, descend
 from stages.train.optimizer import OptimizerName, OptimizerOptions, new_optimizer, rehearse
 from stages.train.parallel import workers
@@ -78,7 +79,7 @@ def train(net: nn.Module, batches: Batches, settings: Train, checkpoint: Checkpo
                 record.add(loss, batch.weight)
                 after_step()
             record.end_epoch()
-        if record.epoch == settings.epochs:
+        if record.epoch == settings.epochs:  # else resumed from a checkpoint that has the final loss
             record.snap(net)
             record.add(everywhere(mean_loss, batches.full), weight=1)
             record.end_epoch()
@@ -93,13 +94,15 @@ def mean_loss(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor)
 def run(params: Params) -> None:
     """Read the points, train, write the network both ways and the record of its training."""
     settings, hidden = params.train, params.network.hidden
-    place = device.choose(settings.device)
+    device = choose_device(settings.device)
     points = dataset.read("data/train.pt")
-    x, y = points.x.to(place), points.y.to(place)
+    x, y = points.x.to(device), points.y.to(device)
     net = network.build(params.network.style, x.shape[1], hidden, y.shape[1], settings.seed)
-    whole = settings.batch_size or len(x) if layers.whole_batch_layers(net) else None
-    micro_size = settings.micro_batch_size or whole or fitting_micro_size(place, x.shape[1] + hidden + y.shape[1])
-    with joined(place) as ranks:
+    fitting = fitting_micro_size(device, x.shape[1] + hidden + y.shape[1])
+    if layers.whole_batch_layers(net):
+        fitting = settings.batch_size or len(x)
+    micro_size = settings.micro_batch_size or fitting
+    with joined(device) as ranks:
         batches = Batches(x, y, settings.batch_size, micro_size, ranks, settings.seed)
         layers.check(net, batches)
         models.check(net.cpu(), params.network.style, hidden, points.x[:2], points.y[:2])
@@ -107,7 +110,7 @@ def run(params: Params) -> None:
         training = fingerprint.of_training(params.kernels, decisive)
         ranks.compare(training)
         resumable = Checkpoint(training | fingerprint.of_machine(params.kernels, ranks), ranks)
-        record = train(net.to(place), batches, settings, resumable)
+        record = train(net.to(device), batches, settings, resumable)
     if ranks.rank > 0:
         return
 
