@@ -29,7 +29,7 @@ def descend(optimizer: Optimizer, batches: Iterable[Batch], everywhere: Everywhe
     """
     for batch in batches:
 
-        def closure(batch: Batch = batch) -> Any:  # LBFGS calls it several times a step, the others once
+        def closure(batch: Batch = batch) -> Any:  # LBFGS calls it many times a step
             optimizer.zero_grad()
             return everywhere(backpropagate, batch)
 
