@@ -29,7 +29,7 @@ def descend(optimizer: Optimizer, batches: Iterable[Batch], everywhere: Everywhe
     """
     for batch in batches:
 
-        def closure(batch: Batch = batch) -> Any:  # LBFGS calls it many times a step
+        def closure(batch: Batch = batch) -> Any:  # LBFGS calls it repeatedly
             optimizer.zero_grad()
             return everywhere(backpropagate, batch)
 
