@@ -35,7 +35,8 @@ def run(stage: str) -> None:
     stages = sorted(path.parent.name for path in here.glob("*/stage.py"))
     if stage not in stages:
         raise UserError(f"python -m stages STAGE: STAGE must be one of {', '.join(stages)}, got {stage!r}")
-    files.watch(*map(str, [*here.glob("*.py"), *here.glob(f"{stage}/*.py")]))  # before they are imported
+    for pattern in ("*.py", "requirements*.txt"):  # before they are imported
+        files.watch(*map(str, [*here.glob(pattern), *here.glob(f"{stage}/{pattern}")]))
     from stages import params  # late, so that a Python without the project's packages is told in one line
 
     document = params.load("params.yaml")
@@ -49,7 +50,7 @@ def run(stage: str) -> None:
     with alone(stage) if writes else nullcontext():
         module.run(params.check("params.yaml", document, module.Params))
         latest = params.load("params.yaml")
-        sections = [name for name in module.Params.model_fields if latest.get(name) != document[name]]
+        sections = [name for name in module.Params.model_fields if latest.get(name) != document.get(name)]
         if changed := [f"params.yaml: {name}" for name in sections] + changed_files():
             told = (f"{each}: changed while the stage ran: run `dvc repro` again" for each in changed)
             raise UserError("\n".join(told))
@@ -86,8 +87,9 @@ def message_for_user(error: BaseException) -> str | None:
 
 if __name__ == "__main__":
     streams.make_safe()
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # end as with Ctrl-C, which leaves no half-written file
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
+        if signal.getsignal(number) is signal.SIG_DFL:  # end as with Ctrl-C, which leaves no half-written file
+            signal.signal(number, signal.default_int_handler)
     try:
         run(" ".join(sys.argv[1:]))
     except BaseException as error:

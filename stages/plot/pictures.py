@@ -99,7 +99,7 @@ def draw_learning(snapshots: Snapshots, dpi: int) -> Iterator[Image.Image]:
 def y_limits(y: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
     """Return limits that show all points, and the predictions that are no further off than the points' own height."""
     low, high = float(y.min()), float(y.max())
-    height = high - low or 1.0
+    height = high - low or abs(high) or 1.0
     low = max(low - height, min(low, float(predictions.min())))
     high = min(high + height, max(high, float(predictions.max())))
     return low - 0.05 * height, high + 0.05 * height

@@ -124,7 +124,7 @@ class Checkpoint:
         except Exception:  # the digest is right, but the content is not ours
             return _from_scratch("is damaged")
         if others:
-            return _from_scratch(f"belongs to a run with different {', '.join(others)}")
+            return _from_scratch(f"belongs to a run with different {', '.join(others)}; it is replaced")
         return body
 
 

@@ -14,9 +14,8 @@ from stages.train.ranks import Ranks
 
 def of_training(kernels: str, sections: dict[str, dict[str, Any]]) -> dict[str, str]:
     """Return what is trained, by name: params, data, code and torch. It must be the same on all ranks."""
-    code = sorted(
-        module.__file__ for name, module in sys.modules.items() if name.startswith("stages.") and module.__file__
-    )
+    modules = [module.__file__ for name, module in sys.modules.items() if name.startswith("stages.")]
+    code = sorted({str(Path(files.__file__).with_name("__main__.py")), *filter(None, modules)})
     return {
         "kernels": kernels,
         **{f"{name}.{key}": repr(value) for name, section in sections.items() for key, value in section.items()},

@@ -11,10 +11,18 @@ from stages.network import predict
 from stages.train.batches import Batches
 
 
-def whole_batch_layers(net: nn.Module) -> dict[str, _NormBase]:
-    """Return the layers that compute with all points of a batch at once, such as BatchNorm1d, by name."""
-    layers = ((name, layer) for name, layer in net.named_modules() if isinstance(layer, _NormBase))
-    return {f"{name} ({type(layer).__name__})": layer for name, layer in layers}
+def whole_batch_layers(net: nn.Module, x: Tensor) -> dict[str, nn.Module]:
+    """Return the layers that compute with all points of a batch at once, such as BatchNorm1d, by name.
+
+    Those are the layers that keep something of a batch, x, (n, n_feature), in a buffer.
+    """
+    trial, two = copy.deepcopy(net), x[:1].repeat(2, 1)
+    before = {name: values.clone() for name, values in trial.named_buffers()}
+    with torch.no_grad():
+        trial(two)
+    changed = {name.rpartition(".")[0] for name, values in trial.named_buffers() if not values.equal(before[name])}
+    layers = {name: layer for name, layer in net.named_modules() if name in changed or isinstance(layer, _NormBase)}
+    return {f"{name} ({type(layer).__name__})": layer for name, layer in layers.items()}
 
 
 def check(net: nn.Module, batches: Batches) -> None:
@@ -23,7 +31,7 @@ def check(net: nn.Module, batches: Batches) -> None:
     Either a layer that needs whole batches, of two points at least, would not get them; or predictions have not the
     shape of y, and the loss would broadcast them.
     """
-    for name, layer in whole_batch_layers(net).items():
+    for name, layer in whole_batch_layers(net, batches.x[:1].cpu()).items():
         _check_whole_batches(name, layer, batches)
     x, y = batches.x[:2].cpu(), batches.y[:2].cpu()
     prediction = predict(net, x)
@@ -32,10 +40,10 @@ def check(net: nn.Module, batches: Batches) -> None:
         raise UserError(f"stages/network.py: must predict {_kind(y)} for x of {_kind(x)}, got {got}")
 
 
-def _check_whole_batches(name: str, layer: _NormBase, batches: Batches) -> None:
+def _check_whole_batches(name: str, layer: nn.Module, batches: Batches) -> None:
     n = len(batches.x)
     size = min(batches.size or n, n)
-    if not layer.track_running_stats:
+    if isinstance(layer, _NormBase) and not layer.track_running_stats:
         raise UserError(
             f"stages/network.py: {name} must have track_running_stats=True: without it, what the network predicts for "
             "a point depends on which others it predicts with it"

@@ -5,6 +5,7 @@ data/train.pt → data/net.pkl (the whole module), data/net_params.pkl (its stat
 
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
@@ -86,6 +87,7 @@ def train(net: nn.Module, batches: Batches, settings: Train, checkpoint: Checkpo
     return record
 
 
+@torch.no_grad()
 def mean_loss(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
     """Return the loss at x, (n, n_feature), and y, (n, n_output), a scalar; compute no gradient."""
     return loss_function(network.predict(net, x), y)
@@ -99,7 +101,7 @@ def run(params: Params) -> None:
     x, y = points.x.to(device), points.y.to(device)
     net = network.build(params.network.style, x.shape[1], hidden, y.shape[1], settings.seed)
     fitting = fitting_micro_size(device, x.shape[1] + hidden + y.shape[1])
-    if layers.whole_batch_layers(net):
+    if layers.whole_batch_layers(net, points.x):
         fitting = settings.batch_size or len(x)
     micro_size = settings.micro_batch_size or fitting
     with joined(device) as ranks:

@@ -160,8 +160,8 @@ def test_a_state_of_another_training_is_reported_and_left(
         path = copy.path / "stages/network.py"
         path.write_text(path.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
     told = copy.stage("train")
-    message = f"Starting from scratch: the checkpoint .checkpoint/train belongs to a run with different {name}\n"
-    assert told == message
+    message = f"the checkpoint .checkpoint/train belongs to a run with different {name}; it is replaced"
+    assert told == f"Starting from scratch: {message}\n"
     assert not state(copy)
 
 

@@ -7,7 +7,7 @@ from collections import OrderedDict
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stages.errors import UserError
 from stages.train.batches import Batches
@@ -161,8 +161,26 @@ def test_a_layer_that_draws_random_numbers_is_noticed_and_the_network_left_as_it
 
 
 def test_whole_batch_layers_are_found() -> None:
-    assert list(whole_batch_layers(norm())) == ["norm (BatchNorm1d)"]
-    assert not whole_batch_layers(nn.LayerNorm(3))
+    assert list(whole_batch_layers(norm(), torch.zeros(1, 1))) == ["norm (BatchNorm1d)"]
+    assert not whole_batch_layers(nn.LayerNorm(3), torch.zeros(1, 3))
+
+
+class RunningMean(nn.Module):
+    """Keeps the mean of the latest batch, as a person's own layer may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean = x.detach().mean().view(1)
+        return x - self.mean
+
+
+def test_a_persons_own_layer_that_keeps_something_of_a_batch_is_found() -> None:
+    net = nn.Sequential(OrderedDict(mine=RunningMean(), predict=nn.Linear(1, 1)))
+    assert list(whole_batch_layers(net, torch.ones(1, 1))) == ["mine (RunningMean)"]
 
 
 def test_batch_norm_without_running_statistics_is_refused() -> None:
