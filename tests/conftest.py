@@ -38,7 +38,13 @@ class Copy:
     def run(self, *command: str, status: int = 0, **environment: str) -> str:
         """Run a command in the copy; return its stdout and stderr once its exit status is the one expected."""
         done = subprocess.run(
-            command, cwd=self.path, env=ENVIRONMENT | environment, stdout=-1, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=self.path,
+            env=ENVIRONMENT | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,  # what hangs is to fail
         )
         assert done.returncode == status, done.stdout
         return done.stdout

@@ -295,8 +295,10 @@ def test_nothing_is_written_to_the_users_home(done: Copy, tmp_path: Path) -> Non
 
 def test_the_only_font_is_one_that_matplotlib_brings() -> None:
     code = "from stages.plot import pictures; from matplotlib.font_manager import fontManager; "
-    code += "import matplotlib; print(*[font.fname for font in fontManager.ttflist], matplotlib.get_data_path())"
-    found = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, stdout=-1, text=True).stdout.split()
+    code += "import matplotlib; "
+    code += "print(*[font.fname for font in fontManager.ttflist], matplotlib.get_data_path(), sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, stdout=-1, text=True)
+    found = done.stdout.splitlines()
     assert found == [str(Path(found[-1], "fonts/ttf/DejaVuSans.ttf")), found[-1]]
 
 
