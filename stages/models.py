@@ -63,18 +63,17 @@ def check(net: nn.Module, style: str, n_hidden: int, x: Tensor, y: Tensor) -> No
     x is (n, n_feature), y is (n, n_output). Raises UserError if a restored network is refused or predicts otherwise,
     and what torch.save raises where the network cannot be saved.
     """
-    path, changes = (
-        "stages/network.py",
-        "keeps what a new network does not: use parameters and buffers for what changes",
-    )
+    path = "stages/network.py"
+    changes = "keeps what a new network does not: use parameters and buffers for what changes"
     used, sizes = copy.deepcopy(net), (x.shape[1], n_hidden, y.shape[1])
     with torch.no_grad():
         used(x)  # in training mode, which may change it
-    restored, twin = network.build(style, *sizes, seed=0), _restored(path, _saved(used), _expected(sizes), changes)
-    state_dicts = [net.state_dict() for net in _expected(sizes)]
-    restored.load_state_dict(_restored(path, _saved(used.state_dict()), state_dicts, changes))
+    expected = _expected(sizes)
+    whole = _restored(path, _saved(used), expected, changes)
+    twin = network.build(style, *sizes, seed=0)
+    twin.load_state_dict(_restored(path, _saved(used.state_dict()), [net.state_dict() for net in expected], changes))
     before = torch.get_rng_state()
-    predictions = [network.predict(each, x) for each in (used, restored, twin)]
+    predictions = [network.predict(each, x) for each in (used, whole, twin)]
     drew = not torch.equal(torch.get_rng_state(), before)
     if drew or not all(prediction.equal(predictions[0]) for prediction in predictions):
         raise UserError(
@@ -104,7 +103,7 @@ def _load(path: str, expected: Sequence[Loaded], otherwise: str) -> Loaded:
 
 
 def _restored(path: str, content: bytes, expected: Sequence[Loaded], otherwise: str) -> Loaded:
-    """Return what torch.save wrote, likewise. Raises UserError, with what to say of the path otherwise."""
+    """Return what torch.save wrote, as `_load` does. Raises UserError, `path: otherwise`, if it is anything else."""
     archives = [_saved(each) for each in expected]
     records = _records(content) if len(content) <= max(map(len, archives)) + NAME_BYTES else {}
     if not any(_alike(records, _records(each)) for each in archives):
