@@ -1,7 +1,8 @@
 """Points to train or test on, and the file that carries them from stage to stage.
 
-The file is a dict saved by torch.save: x, float32 (n, n_feature); y, float32 (n, n_output); n ≥ 1; all finite; and
-noise_variance, a float, if the variance of the noise in y is known.
+The file is a dict saved by torch.save: x, float32 (n, n_feature); y, float32 (n, n_output); n ≥ 1; all finite;
+noise_variance, a float, if the variance of the noise in y is known; and columns, if x and y have names: their Columns, as
+text in JSON.
 """
 
 import re
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stages import archive, files
+from stages.columns import Columns, unnamed
 from stages.errors import UserError
 
 RECORD = re.compile(  # what torch.save calls its records, in a folder named after the file
@@ -26,12 +28,19 @@ class Dataset(NamedTuple):
     x: Tensor  # float32 (n, n_feature)
     y: Tensor  # float32 (n, n_output)
     noise_variance: float | None = None  # in units of y²: on average no model's mean squared error is lower
+    columns: Columns | None = None
+
+    @property
+    def names(self) -> Columns:
+        """The columns' names, whether they were given or not."""
+        return self.columns or unnamed(self.x.shape[1], self.y.shape[1])
 
 
 def write(path: str, dataset: Dataset) -> None:
     """Write a dataset. Raises UserError as `read` does, before anything is written."""
-    content = {name: value for name, value in dataset._asdict().items() if value is not None}
-    _check(path, content)
+    columns = dataset.columns and dataset.columns.model_dump_json()
+    content = {name: value for name, value in dataset._replace(columns=columns)._asdict().items() if value is not None}
+    _checked(path, content)
     with files.writing(path) as file:
         torch.save(content, file)
 
@@ -49,10 +58,9 @@ def read(path: str) -> Dataset:
                 raise ValueError
         file.seek(0)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about kinds of tensors that _check refuses
+            warnings.simplefilter("ignore")  # about kinds of tensors that _checked refuses
             content = torch.load(file, map_location="cpu", weights_only=True)
-    _check(path, content)
-    return Dataset(**content)
+    return _checked(path, content)
 
 
 def evenly_spread(n: int, at_most: int) -> Tensor:
@@ -61,10 +69,11 @@ def evenly_spread(n: int, at_most: int) -> Tensor:
     return torch.arange(k) * (n - 1) // max(k - 1, 1)
 
 
-def _check(path: str, content: Any) -> None:
-    optional = {"noise_variance"}
+def _checked(path: str, content: Any) -> Dataset:
+    """Return what a file holds. Raises UserError if it breaks the contract above."""
+    optional = {"noise_variance", "columns"}
     if not (isinstance(content, dict) and content.keys() - optional == {"x", "y"}):
-        raise UserError(f"{path}: must hold a dict of x, y and, optionally, noise_variance")
+        raise UserError(f"{path}: must hold a dict of x, y and, optionally, noise_variance and columns")
     for name in ("x", "y"):
         values = content[name]
         if isinstance(values, Tensor) and not _plain(values):
@@ -83,6 +92,21 @@ def _check(path: str, content: Any) -> None:
     variance = content.get("noise_variance", 0.0)
     if not (isinstance(variance, float) and 0 <= variance < float("inf")):
         raise UserError(f"{path}: noise_variance must be a finite float of at least 0, got {variance!r}")
+    dataset = Dataset(**content | {"columns": None})
+    if "columns" in content:
+        dataset = dataset._replace(columns=_named(path, content["columns"]))
+    names = dataset.names
+    named, wanted = (len(names.x_names()), len(names.targets)), (content["x"].shape[1], content["y"].shape[1])
+    if named != wanted:
+        raise UserError(f"{path}: columns must name {wanted[0]} of x and {wanted[1]} of y, got {named[0]} and {named[1]}")
+    return dataset
+
+
+def _named(path: str, text: Any) -> Columns:
+    try:
+        return Columns.model_validate_json(text)
+    except ValueError as error:
+        raise UserError(f"{path}: columns must be text in JSON as stages/columns.py describes it") from error
 
 
 def _plain(values: Tensor) -> bool:

@@ -1,13 +1,16 @@
-"""How the network learned, as files: snapshots of its predictions (.npz) and the loss of every epoch (.csv)."""
+"""How the network learned, as files: snapshots of its predictions (.npz) and the losses of every epoch (.csv)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from stages import archive, files
+from stages.columns import Columns, unnamed
 from stages.errors import UserError
+
+LOSSES = ("loss", "validation_loss", "learning_rate")  # the columns of loss.csv after epoch; all but the first optional
 
 
 class Snapshots(NamedTuple):
@@ -18,6 +21,7 @@ class Snapshots(NamedTuple):
     x: np.ndarray  # float32 (m, n_feature)
     y: np.ndarray  # float32 (m, n_output)
     predictions: np.ndarray  # float32 (k, m, n_output)
+    columns: Columns | None = None  # of x and y, if they have names
 
 
 def write_snapshots(path: str, snapshots: Snapshots) -> None:
@@ -25,28 +29,36 @@ def write_snapshots(path: str, snapshots: Snapshots) -> None:
 
     Raises UserError if they are not finite, before anything is written.
     """
-    for name, values in snapshots._asdict().items():
+    arrays = snapshots._asdict()
+    columns = arrays.pop("columns")
+    for name, values in arrays.items():
         if not np.isfinite(values).all():
             raise UserError(f"{path}: {name} must be finite, got nan or inf: lower train.learning_rate")
+    if columns:
+        arrays["columns"] = np.frombuffer(columns.model_dump_json().encode(), np.uint8)
     with files.writing(path) as file:
-        np.savez(file, **snapshots._asdict())
+        np.savez(file, **arrays)
 
 
 def read_snapshots(path: str) -> Snapshots:
     """Return the snapshots. Raises UserError if the file is missing, damaged or has other shapes or dtypes."""
     with files.reading(path, "a history of this project"), Path(path).open("rb") as file:
         with archive.opened(file) as records:
-            if records.namelist() != [f"{name}.npy" for name in Snapshots._fields]:
+            expected = [f"{name}.npy" for name in Snapshots._fields]
+            if records.namelist() not in (expected, expected[:-1]):
                 raise ValueError
         file.seek(0)
-        with np.load(file, allow_pickle=False) as arrays:
-            snapshots = Snapshots(**arrays)
+        with np.load(file, allow_pickle=False) as loaded:
+            *arrays, columns = (loaded.get(name) for name in Snapshots._fields)
+        snapshots = Snapshots(*arrays, None if columns is None else Columns.model_validate_json(columns.tobytes()))
         k, m, n_output = snapshots.predictions.shape
-        shapes = [(k,), (k,), (m, snapshots.x.shape[1]), (m, n_output), (k, m, n_output)]
+        n_feature = snapshots.x.shape[1]
+        names = snapshots.columns or unnamed(n_feature, n_output)
         if (
-            [array.shape for array in snapshots] != shapes
-            or [array.dtype.str for array in snapshots] != ["<i8", "<f8", "<f4", "<f4", "<f4"]
-            or any(array.size == 0 or not np.isfinite(array).all() for array in snapshots)
+            [array.shape for array in arrays] != [(k,), (k,), (m, n_feature), (m, n_output), (k, m, n_output)]
+            or [array.dtype.str for array in arrays] != ["<i8", "<f8", "<f4", "<f4", "<f4"]
+            or (len(names.x_names()), len(names.targets)) != (n_feature, n_output)
+            or any(array.size == 0 or not np.isfinite(array).all() for array in arrays)
             or snapshots.epochs[0] != 0
             or (np.diff(snapshots.epochs) <= 0).any()
         ):
@@ -54,22 +66,28 @@ def read_snapshots(path: str) -> Snapshots:
     return snapshots
 
 
-def write_losses(path: str, losses: list[float]) -> None:
-    """Write the mean loss of every epoch as a CSV table with the columns epoch and loss."""
+def write_losses(path: str, losses: Mapping[str, Sequence[float]]) -> None:
+    """Write what is known of every epoch as a CSV table: the columns epoch, loss and, if given, the others of LOSSES."""
     with files.writing(path) as file:
         file.writelines(_table(losses))
 
 
-def read_losses(path: str) -> np.ndarray:
-    """Return the losses, float64 (epochs,). Raises UserError if the file is missing or damaged."""
+def read_losses(path: str) -> dict[str, np.ndarray]:
+    """Return the columns after epoch, each float64 (epochs,). Raises UserError if the file is missing or damaged."""
     with files.reading(path, "a table of epoch and loss"):
         content = Path(path).read_bytes()
-        losses = np.array([float(line.partition(b",")[2]) for line in content.split()[1:]])
-        if not (losses.size and np.isfinite(losses).all() and b"".join(_table(losses)) == content):
+        header, *rows = content.decode().splitlines()
+        names = header.split(",")[1:]
+        if "loss" not in names or [name for name in LOSSES if name in names] != names:
+            raise ValueError
+        table = np.array([[float(value) for value in row.split(",")[1:]] for row in rows])
+        losses = dict(zip(names, table.T, strict=True))
+        if not (table.size and np.isfinite(table).all() and b"".join(_table(losses)) == content):
             raise ValueError
     return losses
 
 
-def _table(losses: Iterable[float]) -> Iterable[bytes]:
-    yield b"epoch,loss\n"
-    yield from (b"%d,%.9g\n" % row for row in enumerate(losses))
+def _table(losses: Mapping[str, Sequence[float]]) -> Iterator[bytes]:
+    yield f"{','.join(['epoch', *losses])}\n".encode()
+    for epoch, values in enumerate(zip(*losses.values(), strict=True)):
+        yield f"{epoch},{','.join(f'{value:.9g}' for value in values)}\n".encode()

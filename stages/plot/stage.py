@@ -69,7 +69,7 @@ def run(params: Params) -> None:
     """Read the history, draw the pictures, write them, remove those of an earlier run."""
     settings = params.plot
     snapshots = history.read_snapshots("data/history.npz")
-    losses = history.read_losses("data/loss.csv")
+    losses = history.read_losses("data/loss.csv")["loss"]
     if len(losses) != snapshots.epochs[-1]:
         raise UserError(f"data/loss.csv: must have {snapshots.epochs[-1]} epochs, got {len(losses)}: run `dvc repro`")
 

@@ -118,7 +118,7 @@ def run(params: Params) -> None:
 
     models.save_net("data/net.pkl", net.cpu())
     models.save_params("data/net_params.pkl", net)
-    history.write_losses("data/loss.csv", record.epoch_losses())
+    history.write_losses("data/loss.csv", {"loss": record.epoch_losses()})
     history.write_snapshots("data/history.npz", record.snapshots())
 
 
