@@ -1,8 +1,8 @@
 """Points to train or test on, and the file that carries them from stage to stage.
 
 The file is a dict saved by torch.save: x, float32 (n, n_feature); y, float32 (n, n_output); n ≥ 1; all finite;
-noise_variance, a float, if the variance of the noise in y is known; and columns, if x and y have names: their Columns, as
-text in JSON.
+noise_variance, a float, if the variance of the noise in y is known; and columns, a text, if the columns have names: a
+Columns in JSON.
 """
 
 import re
@@ -38,8 +38,9 @@ class Dataset(NamedTuple):
 
 def write(path: str, dataset: Dataset) -> None:
     """Write a dataset. Raises UserError as `read` does, before anything is written."""
-    columns = dataset.columns and dataset.columns.model_dump_json()
-    content = {name: value for name, value in dataset._replace(columns=columns)._asdict().items() if value is not None}
+    content = {name: value for name, value in dataset._asdict().items() if value is not None}
+    if dataset.columns:
+        content["columns"] = dataset.columns.model_dump_json()
     _checked(path, content)
     with files.writing(path) as file:
         torch.save(content, file)
@@ -96,9 +97,9 @@ def _checked(path: str, content: Any) -> Dataset:
     if "columns" in content:
         dataset = dataset._replace(columns=_named(path, content["columns"]))
     names = dataset.names
-    named, wanted = (len(names.x_names()), len(names.targets)), (content["x"].shape[1], content["y"].shape[1])
-    if named != wanted:
-        raise UserError(f"{path}: columns must name {wanted[0]} of x and {wanted[1]} of y, got {named[0]} and {named[1]}")
+    found, named = (dataset.x.shape[1], dataset.y.shape[1]), (len(names.x_names()), len(names.targets))
+    if named != found:
+        raise UserError(f"{path}: columns must name {found[0]} of x and {found[1]} of y, got {named[0]} and {named[1]}")
     return dataset
 
 

@@ -50,7 +50,9 @@ def read_snapshots(path: str) -> Snapshots:
         file.seek(0)
         with np.load(file, allow_pickle=False) as loaded:
             *arrays, columns = (loaded.get(name) for name in Snapshots._fields)
-        snapshots = Snapshots(*arrays, None if columns is None else Columns.model_validate_json(columns.tobytes()))
+        snapshots = Snapshots(*arrays)
+        if columns is not None:
+            snapshots = snapshots._replace(columns=Columns.model_validate_json(columns.tobytes()))
         k, m, n_output = snapshots.predictions.shape
         n_feature = snapshots.x.shape[1]
         names = snapshots.columns or unnamed(n_feature, n_output)
@@ -67,7 +69,7 @@ def read_snapshots(path: str) -> Snapshots:
 
 
 def write_losses(path: str, losses: Mapping[str, Sequence[float]]) -> None:
-    """Write what is known of every epoch as a CSV table: the columns epoch, loss and, if given, the others of LOSSES."""
+    """Write what is known of every epoch as a CSV table: the column epoch and those of LOSSES that are given."""
     with files.writing(path) as file:
         file.writelines(_table(losses))
 

@@ -7,21 +7,38 @@ network like the expected one: the same records, byte for byte, except for the v
 
 import copy
 import io
+import pickletools
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from stages import archive, files, network
+from stages.columns import Columns, unnamed
 from stages.errors import UserError, counted
+from stages.tabular import Tabular
 
 NAME_BYTES = 4096  # that an archive may be longer: its name is part of the name of each record
-Sizes = tuple[int, int, int]  # n_feature, n_hidden, n_output
+WHAT = "a model of this project"
 Loaded = TypeVar("Loaded", nn.Module, dict[str, Tensor])
+
+
+class Blueprint(NamedTuple):
+    """What a network is built from, besides its style."""
+
+    n_feature: int
+    n_hidden: int
+    n_output: int
+    columns: Columns | None = None  # of a network that knows them
+
+    def build(self, style: str) -> nn.Module:
+        """Return a network like this, with any weights."""
+        net = network.build(style, *self[:3], seed=0)
+        return Tabular(net, self.columns) if self.columns else net
 
 
 def save_net(path: str, net: nn.Module) -> None:
@@ -36,41 +53,57 @@ def save_params(path: str, net: nn.Module) -> None:
         torch.save(net.state_dict(), file)
 
 
-def restore_net(path: str, n_feature: int, n_hidden: int, n_output: int) -> nn.Module:
-    """Return the whole module that `save_net` wrote: a network of these sizes, in either style.
+def restore_net(path: str, blueprint: Blueprint) -> nn.Module:
+    """Return the whole module that `save_net` wrote: a network like this, in either style.
 
     Raises UserError, before anything in the file has run, if it is missing, damaged, or holds anything else.
     """
-    sizes = n_feature, n_hidden, n_output
-    return _load(path, _expected(sizes), _other_sizes(sizes))
+    return _load(path, _expected(blueprint), _otherwise(blueprint))
 
 
-def restore_params(path: str, style: str, n_feature: int, n_hidden: int, n_output: int) -> nn.Module:
+def restore_params(path: str, style: str, blueprint: Blueprint) -> nn.Module:
     """Return a network of this style with the parameters that `save_params` wrote from a network of either style.
 
     Raises UserError as `restore_net` does.
     """
-    sizes = n_feature, n_hidden, n_output
-    net = network.build(style, *sizes, seed=0)
-    expected = [net.state_dict() for net in _expected(sizes)]
-    net.load_state_dict(_load(path, expected, _other_sizes(sizes)))
+    net = blueprint.build(style)
+    expected = [net.state_dict() for net in _expected(blueprint)]
+    net.load_state_dict(_load(path, expected, _otherwise(blueprint)))
     return net
 
 
-def check(net: nn.Module, style: str, n_hidden: int, x: Tensor, y: Tensor) -> None:
+def load(path: str) -> Tabular:
+    """Return the network in a file of either kind, whatever its sizes and columns; those without names are x and y.
+
+    Raises UserError as `restore_net` does.
+    """
+    with files.reading(path, WHAT):
+        content = Path(path).read_bytes()
+        blueprint = _blueprint(_records(content))
+        net, *others = _expected(blueprint)
+        either: list[Any] = [net, *others, *(each.state_dict() for each in (net, *others))]
+        loaded = _restored(path, content, either, "does not hold a network like that of stages/network.py")
+    if isinstance(loaded, nn.Module):
+        net = loaded
+    else:
+        net.load_state_dict(loaded)
+    return net if isinstance(net, Tabular) else Tabular(net, unnamed(blueprint.n_feature, blueprint.n_output))
+
+
+def check(net: nn.Module, style: str, blueprint: Blueprint, x: Tensor) -> None:
     """Save and restore a network both ways, in memory, so that one that cannot be restored is not trained for hours.
 
-    x is (n, n_feature), y is (n, n_output). Raises UserError if a restored network is refused or predicts otherwise,
-    and what torch.save raises where the network cannot be saved.
+    x is (n, n_feature). Raises UserError if a restored network is refused or predicts otherwise, and what torch.save
+    raises where the network cannot be saved.
     """
     path = "stages/network.py"
     changes = "keeps what a new network does not: use parameters and buffers for what changes"
-    used, sizes = copy.deepcopy(net), (x.shape[1], n_hidden, y.shape[1])
+    used = copy.deepcopy(net)
     with torch.no_grad():
         used(x)  # in training mode, which may change it
-    expected = _expected(sizes)
+    expected = _expected(blueprint)
     whole = _restored(path, _saved(used), expected, changes)
-    twin = network.build(style, *sizes, seed=0)
+    twin = blueprint.build(style)
     twin.load_state_dict(_restored(path, _saved(used.state_dict()), [net.state_dict() for net in expected], changes))
     before = torch.get_rng_state()
     predictions = [network.predict(each, x) for each in (used, whole, twin)]
@@ -82,21 +115,39 @@ def check(net: nn.Module, style: str, n_hidden: int, x: Tensor, y: Tensor) -> No
         )
 
 
-def _expected(sizes: Sizes) -> list[nn.Module]:
-    return [network.build(style, *sizes, seed=0) for style in network.STYLES]
+def _expected(blueprint: Blueprint) -> list[nn.Module]:
+    return [blueprint.build(style) for style in network.STYLES]
 
 
-def _other_sizes(sizes: Sizes) -> str:
-    feature, hidden, output = map(counted, sizes, ("feature", "hidden neuron", "output"))
+def _otherwise(blueprint: Blueprint) -> str:
+    feature, hidden, output = map(counted, blueprint[:3], ("feature", "hidden neuron", "output"))
+    known = ", which knows the columns of data/train.pt" if blueprint.columns else ""
     return (
-        f"does not hold a network of {feature}, {hidden} and {output}: "
+        f"does not hold a network of {feature}, {hidden} and {output}{known}: "
         "use the sizes it was trained with, or run `dvc repro --force train`"
     )
 
 
+def _blueprint(records: dict[str, bytes]) -> Blueprint:
+    """Return what the network in these records is built from, without loading any of them.
+
+    Its first two tensors must be the weight and bias of a layer with n_hidden neurons, and its last one the bias of the
+    layer that predicts, as in stages/network.py. Raises what reading them raises where there is no such network.
+    """
+    arguments = (argument for _, argument, _ in pickletools.genops(records["data.pkl"]))
+    texts = [text for text in arguments if isinstance(text, str) and text.startswith('{"features"')]
+    columns = Columns.model_validate_json(texts[0]) if texts else None
+    sizes = [len(records[f"data/{index}"]) // 4 for index in range(sum(name.startswith("data/") for name in records))]
+    weight, bias, *_, last = sizes[4 if columns else 0 :]  # after the means and deviations
+    blueprint = Blueprint(weight // bias, bias, last, columns)
+    if columns and (len(columns.x_names()), len(columns.targets)) != (blueprint.n_feature, blueprint.n_output):
+        raise ValueError
+    return blueprint
+
+
 def _load(path: str, expected: Sequence[Loaded], otherwise: str) -> Loaded:
     """Return what torch.save wrote to path, if it is like one of these objects except for the values of its tensors."""
-    with files.reading(path, "a model of this project"):
+    with files.reading(path, WHAT):
         with Path(path).open("rb") as file:
             content = file.read(max(len(_saved(each)) for each in expected) + NAME_BYTES + 1)
         return _restored(path, content, expected, otherwise)
@@ -124,7 +175,7 @@ def _restored(path: str, content: bytes, expected: Sequence[Loaded], otherwise: 
         own.seek(0)
         loaded: Loaded = torch.load(own, map_location="cpu", weights_only=True)
     values = loaded.state_dict() if isinstance(loaded, nn.Module) else loaded
-    if not all(each.isfinite().all() for each in values.values()):
+    if not all(each.isfinite().all() for each in values.values() if isinstance(each, Tensor)):
         raise ValueError
     return loaded
 

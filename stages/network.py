@@ -16,6 +16,7 @@ class Network(Section):
 
     style: Literal["module", "sequential"]
     hidden: Annotated[int, Field(gt=0, le=10**6)]
+    standardize: bool = False
 
 
 class Net(nn.Module):

@@ -1,16 +1,17 @@
-"""The metrics of a regression."""
+"""The metrics of a regression, for each target and overall."""
 
 import math
 from collections.abc import Iterable
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
+import torch
 from torch import Tensor
 
 CHUNK_VALUES = 1 << 18  # of y that are averaged at a time
 
 
 class Metrics(TypedDict):
-    """How far predictions are from the truth, over all rows and columns."""
+    """How far predictions are from the truth, over all rows of one target or of all."""
 
     mse: float  # in units of y²
     rmse: float  # in units of y
@@ -18,27 +19,43 @@ class Metrics(TypedDict):
     r2: float | None  # 1 - Σ(y - prediction)² / Σ(y - mean y)²; None if all y are equal
 
 
-def regression_metrics(predictions: Iterable[Tensor], y: Tensor) -> Metrics:
-    """Return the metrics of predictions against the truth y, (n, n_output), computed in float64.
+class Errors(NamedTuple):
+    """What the metrics are computed from, for each target: sums over n rows, float64 (n_output,)."""
+
+    n: int
+    squares: Tensor  # Σ(y - prediction)²
+    absolutes: Tensor  # Σ|y - prediction|
+    deviations: Tensor  # Σ(y - mean y)²
+
+    def overall(self) -> Metrics:
+        """Return the metrics over all rows and targets."""
+        return self._metrics(slice(None))
+
+    def by_target(self, names: list[str]) -> dict[str, Metrics]:
+        """Return the metrics of each target."""
+        return {name: self._metrics(slice(index, index + 1)) for index, name in enumerate(names)}
+
+    def _metrics(self, targets: slice) -> Metrics:
+        values = self.n * len(self.squares[targets])
+        mse, mae, variance = (sums[targets].sum().item() / values for sums in self[1:])
+        return {"mse": mse, "rmse": math.sqrt(mse), "mae": mae, "r2": 1 - mse / variance if variance else None}
+
+
+def errors_of(predictions: Iterable[Tensor], y: Tensor) -> Errors:
+    """Return the errors of predictions against the truth y, (n, n_output), computed in float64.
 
     The predictions come in chunks of rows, (k, n_output), of which one is in memory at a time.
     """
     rows = max(1, CHUNK_VALUES // y.shape[1])
     mean_y = sum(chunk.double().sum(dim=0) for chunk in y.split(rows)) / len(y)  # (n_output,)
-    squares = absolutes = deviations = 0.0
+    squares, absolutes, deviations = torch.zeros(3, y.shape[1], dtype=torch.float64)
     row = 0
     for prediction in predictions:
         truth = y[row : row + len(prediction)].double()
         assert prediction.shape == truth.shape  # else they would be broadcast
         error = prediction.double() - truth
-        squares += error.square().sum().item()
-        absolutes += error.abs().sum().item()
-        deviations += (truth - mean_y).square().sum().item()
+        squares += error.square().sum(dim=0)
+        absolutes += error.abs().sum(dim=0)
+        deviations += (truth - mean_y).square().sum(dim=0)
         row += len(prediction)
-    mse, variance = squares / y.numel(), deviations / y.numel()
-    return {
-        "mse": mse,
-        "rmse": math.sqrt(mse),
-        "mae": absolutes / y.numel(),
-        "r2": 1 - mse / variance if variance else None,
-    }
+    return Errors(row, squares, absolutes, deviations)

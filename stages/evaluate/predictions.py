@@ -1,11 +1,14 @@
 """Predict in chunks, compare the predictions of two networks, write a table of them."""
 
+import csv
+import io
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from stages import files, network
+from stages.columns import Columns
 from stages.errors import UserError
 
 
@@ -34,17 +37,32 @@ def largest_difference(net: nn.Module, twin: nn.Module, x: Tensor, rows: int) ->
     return difference
 
 
-def write_predictions(path: str, x: Tensor, y: Tensor, prediction: Tensor) -> None:
-    """Write a table with a row for each output of each point: the features, the truth, the prediction, which output.
+def write_predictions(path: str, columns: Columns, x: Tensor, y: Tensor, prediction: Tensor) -> None:
+    """Write a table with a row for each output of each point; its first columns are there whatever is predicted.
 
-    x is (n, n_feature), y and prediction are (n, n_output). The columns are x, x_1, …, y, net and output, so that a
-    chart of net over x finds its columns whatever the widths.
+    They are x, y, net and output, which a chart can draw: the truth y and the prediction net over x, which is the
+    feature if there is only one and else the truth, a panel for each output, called as the target is. The features
+    follow under their names. x is (n, n_feature), y and prediction are (n, n_output).
     """
-    n_feature, n_output = x.shape[1], y.shape[1]
-    outputs = ["y"] if n_output == 1 else [f"y_{index}" for index in range(n_output)]
-    header = ["x", *(f"x_{index}" for index in range(1, n_feature)), "y", "net", "output"]
-    table = torch.column_stack([x.repeat_interleave(n_output, dim=0), y.flatten(), prediction.flatten()])
+    first = ["x", "y", "net", "output"]
+    others = [] if columns.features == ["x"] else columns.features  # in the lesson x is the only feature
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([*first, *(f"feature {name}" if name in first else name for name in others)])
+    for point, truths, predicted in zip(x, y.tolist(), prediction.tolist(), strict=True):
+        features = [_value(columns, name, point) for name in others]
+        for truth, net, output in zip(truths, predicted, columns.targets, strict=True):
+            over = point.item() if len(point) == 1 else truth
+            table.writerow([_number(over), _number(truth), _number(net), output, *features])
     with files.writing(path) as file:
-        file.write((",".join(header) + "\n").encode())
-        for index, row in enumerate(table.tolist()):
-            file.write(",".join([*(f"{value:.9g}" for value in row), outputs[index % n_output] + "\n"]).encode())
+        file.write(text.getvalue().encode())
+
+
+def _value(columns: Columns, name: str, point: Tensor) -> str:
+    """Return the value of a feature at a point, x of which is (n_feature,)."""
+    values = point[columns.slices()[name]]
+    return columns.categories[name][int(values.argmax())] if name in columns.categories else _number(values.item())
+
+
+def _number(value: float) -> str:
+    return f"{value:.9g}"

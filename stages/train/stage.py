@@ -10,6 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
 from stages import dataset, history, models, network
+from stages.models import Blueprint
 from stages.network import Network
 from stages.params import Exact, Points, Section, StageParams, must_be
 from stages.train import checkpoint, fingerprint, layers
@@ -107,7 +108,7 @@ def run(params: Params) -> None:
     with joined(device) as ranks:
         batches = Batches(x, y, settings.batch_size, micro_size, ranks, settings.seed)
         layers.check(net, batches)
-        models.check(net.cpu(), params.network.style, hidden, points.x[:2], points.y[:2])
+        models.check(net.cpu(), params.network.style, Blueprint(x.shape[1], hidden, y.shape[1]), points.x[:2])
         decisive = params.model_dump(include={"network": True, "train": True}, exclude={"train": {"launcher"}})
         training = fingerprint.of_training(params.kernels, decisive)
         ranks.compare(training)

@@ -1,0 +1,46 @@
+"""What two models without a network would predict: the least that a network must beat."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from stages.tabular import mean_and_deviation
+
+CHUNK_VALUES = 1 << 18  # of x and y that are computed with at a time
+COLLINEAR = 1e-9  # below this share of the largest singular value, columns depend on each other
+Model = Callable[[Tensor], Tensor]  # x, float64 (n, n_feature), to predictions, float64 (n, n_output)
+
+
+def mean_of(y: Tensor) -> Model:
+    """Return the model that predicts the mean of each column of y, (n, n_output), for any x."""
+    mean, _ = mean_and_deviation(y)
+    return lambda x: mean.expand(len(x), -1)
+
+
+def least_squares(x: Tensor, y: Tensor) -> Model:
+    """Return the linear model with an intercept that has the lowest squared error on x, (n, n_feature), and y.
+
+    It is found by QR decompositions of a chunk of rows at a time, in float64. Where columns of x depend on each other,
+    as those of a category do, it is the one with the smallest weights for standardized columns.
+    """
+    (x_mean, x_deviation), (y_mean, y_deviation) = mean_and_deviation(x), mean_and_deviation(y)
+
+    def standardized(x: Tensor) -> Tensor:
+        return (x.double() - x_mean) / x_deviation
+
+    n_feature = x.shape[1]
+    rows = max(1, CHUNK_VALUES // (n_feature + y.shape[1]))
+    triangle = torch.zeros(0, n_feature + y.shape[1], dtype=torch.float64)
+    for some_x, some_y in zip(x.split(rows), y.split(rows), strict=True):
+        chunk = torch.cat([standardized(some_x), (some_y.double() - y_mean) / y_deviation], dim=1)
+        triangle = torch.linalg.qr(torch.cat([triangle, chunk]), mode="r").R
+    weights = torch.linalg.lstsq(
+        triangle[:, :n_feature], triangle[:, n_feature:], rcond=COLLINEAR, driver="gelsd"
+    ).solution  # (n_feature, n_output)
+    return lambda x: standardized(x) @ weights * y_deviation + y_mean
+
+
+def predictions(model: Model, x: Tensor) -> Iterator[Tensor]:
+    """Yield the predictions of a model for x, (n, n_feature), in chunks of rows."""
+    yield from map(model, x.split(max(1, CHUNK_VALUES // x.shape[1])))

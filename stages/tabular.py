@@ -1,0 +1,81 @@
+"""A network for the columns of a table: it takes and gives them in their own units, and knows their names."""
+
+import torch
+from torch import Tensor, nn
+
+from stages.columns import Columns
+from stages.dataset import Dataset
+
+CHUNK_ROWS = 1 << 16  # that are converted to float64 at a time
+
+
+class Tabular(nn.Module):
+    """A network inside, which sees standardized columns, and around it what standardizes them.
+
+    What is standardized has mean 0 and deviation 1 in the training rows; until `fit`, nothing is changed.
+    """
+
+    x_mean: Tensor  # float64 (n_feature,), as is x_deviation
+    x_deviation: Tensor
+    y_mean: Tensor  # float64 (n_output,), as is y_deviation
+    y_deviation: Tensor
+
+    def __init__(self, net: nn.Module, columns: Columns) -> None:
+        super().__init__()
+        self.columns = columns.model_dump_json()
+        n_feature, n_output = len(columns.x_names()), len(columns.targets)
+        self.register_buffer("x_mean", torch.zeros(n_feature, dtype=torch.float64))
+        self.register_buffer("x_deviation", torch.ones(n_feature, dtype=torch.float64))
+        self.register_buffer("y_mean", torch.zeros(n_output, dtype=torch.float64))
+        self.register_buffer("y_deviation", torch.ones(n_output, dtype=torch.float64))
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the predictions, (n, n_output), for x, (n, n_feature), both in the columns' own units."""
+        return self.unstandardize(self.net(standardized(x, self.x_mean, self.x_deviation)))
+
+    def unstandardize(self, y: Tensor) -> Tensor:
+        """Return standardized y, (…, n_output), in the targets' own units."""
+        return (y.double() * self.y_deviation + self.y_mean).to(y.dtype)
+
+    def fit(self, x: Tensor, y: Tensor) -> None:
+        """Take the means and deviations of x, (n, n_feature), and y, (n, n_output)."""
+        self.x_mean, self.x_deviation = mean_and_deviation(x)
+        self.y_mean, self.y_deviation = mean_and_deviation(y)
+
+    def standardize_(self, x: Tensor, y: Tensor) -> None:
+        """Standardize x, (n, n_feature), and y, (n, n_output), in place."""
+        for values, mean, deviation in ((x, self.x_mean, self.x_deviation), (y, self.y_mean, self.y_deviation)):
+            for chunk in values.split(CHUNK_ROWS):
+                chunk.copy_(standardized(chunk, mean, deviation))
+
+    def get_extra_state(self) -> str:
+        """Return the columns, which a state dict carries as `_extra_state`."""
+        return self.columns
+
+    def set_extra_state(self, state: str) -> None:
+        """Restore the columns from a state dict."""
+        self.columns = state
+
+
+def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the standard deviation of each column of values, (n, k), both float64 (k,).
+
+    The deviation is that of all rows, with n in the denominator, and 1 where a column is constant.
+    """
+    first = values[0].double()  # a constant column is 0 from here on, exactly, and a large offset harms no digits
+    shift = sum(((chunk.double() - first).sum(dim=0) for chunk in values.split(CHUNK_ROWS)), first * 0) / len(values)
+    mean = first + shift
+    squares = ((chunk.double() - first - shift).square().sum(dim=0) for chunk in values.split(CHUNK_ROWS))
+    deviation = (sum(squares, first * 0) / len(values)).sqrt()
+    return mean, torch.where(deviation > 0, deviation, 1.0)
+
+
+def standardized(values: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Return values, (n, k), less their mean and over their deviation, computed in float64, in their own dtype."""
+    return ((values.double() - mean) / deviation).to(values.dtype)
+
+
+def columns_kept(points: Dataset, standardize: bool) -> Columns | None:
+    """Return the columns that a network trained on these points knows; None for a network that needs none."""
+    return points.names if standardize or points.columns else None
