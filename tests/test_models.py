@@ -3,6 +3,7 @@
 import builtins
 import functools
 import io
+import json
 import os
 import pickle
 import subprocess
@@ -19,10 +20,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from stages import models, network
+from stages.columns import Columns
 from stages.errors import UserError
+from stages.models import Blueprint
 from stages.network import Net
+from stages.tabular import Tabular
 
 SIZES = (2, 10, 3)
+PLAIN = Blueprint(*SIZES)
+NAMED = Blueprint(*SIZES, Columns(features=["sex"], targets=["ä", "b", "c"], categories={"sex": ["f", "m"]}))
 STYLES = ("module", "sequential")
 
 
@@ -42,25 +48,54 @@ def new(style: str = "module", sizes: tuple[int, int, int] = SIZES) -> nn.Module
 
 
 def stepped(net: nn.Module) -> nn.Module:
-    """Return the network after a step of training, with gradients."""
+    """Return the network after a step of training, with gradients, and with statistics if it has any."""
+    if isinstance(net, Tabular):
+        net.fit(torch.rand(5, SIZES[0]), torch.rand(5, SIZES[2]))
     net(torch.rand(5, SIZES[0])).sum().backward()
     torch.optim.Adam(net.parameters()).step()
     return net
 
 
+@pytest.mark.parametrize("blueprint", [PLAIN, NAMED], ids=["plain", "named"])
 @pytest.mark.parametrize("built", STYLES)
 @pytest.mark.parametrize("style", STYLES)
-def test_either_style_restores_both_ways_and_its_state_dict_into_the_other(style: str, built: str) -> None:
-    net = stepped(new(style))
+def test_either_style_restores_both_ways_and_its_state_dict_into_the_other(
+    style: str, built: str, blueprint: Blueprint
+) -> None:
+    net = stepped(blueprint.build(style))
     torch.save(net, "net.pkl")  # by path: another name in the archive
     Path("net_params.pkl").write_bytes(bytes_of(net.state_dict()))
     x = torch.rand(20, SIZES[0])
-    whole = models.restore_net("net.pkl", *SIZES)
-    assert type(whole) is type(net)
+    whole = models.restore_net("net.pkl", blueprint)
+    assert [type(each) for each in whole.modules()] == [type(each) for each in net.modules()]
     assert torch.equal(whole(x), net(x))
-    assert torch.equal(models.restore_params("net_params.pkl", built, *SIZES)(x), net(x))
+    assert torch.equal(models.restore_params("net_params.pkl", built, blueprint)(x), net(x))
     torch.save(whole, "again.pkl")
-    assert torch.equal(models.restore_net("again.pkl", *SIZES)(x), net(x))
+    assert torch.equal(models.restore_net("again.pkl", blueprint)(x), net(x))
+
+
+@pytest.mark.parametrize("blueprint", [PLAIN, NAMED], ids=["plain", "named"])
+@pytest.mark.parametrize("style", STYLES)
+def test_a_model_is_loaded_from_either_file_by_one_who_knows_nothing_of_it(style: str, blueprint: Blueprint) -> None:
+    net, x = stepped(blueprint.build(style)), torch.rand(20, SIZES[0])
+    models.save_net("net.pkl", net)
+    models.save_params("net_params.pkl", net)
+    names = blueprint.columns or Columns(features=["x_0", "x_1"], targets=["y_0", "y_1", "y_2"])
+    for path in ("net.pkl", "net_params.pkl"):
+        loaded = models.load(path)
+        assert torch.equal(loaded(x), net(x))
+        assert Columns.model_validate_json(loaded.columns) == names
+
+
+def test_a_state_dict_with_columns_is_all_that_plain_torch_needs() -> None:
+    net, x = stepped(NAMED.build("module")), torch.rand(20, SIZES[0])
+    models.save_params("net_params.pkl", net)
+    values = torch.load("net_params.pkl", weights_only=True)
+    standardized = ((x - values["x_mean"]) / values["x_deviation"]).float()
+    hidden = (standardized @ values["net.hidden.weight"].T + values["net.hidden.bias"]).relu()
+    y = hidden @ values["net.predict.weight"].T + values["net.predict.bias"]
+    torch.testing.assert_close((y * values["y_deviation"] + values["y_mean"]).float(), net(x))
+    assert json.loads(values["_extra_state"])["targets"] == ["ä", "b", "c"]
 
 
 class Deep(nn.Module):
@@ -93,7 +128,7 @@ def test_a_network_of_many_layers_and_buffers_is_restored_both_ways(
     models.save_net("net.pkl", net)
     models.save_params("net_params.pkl", net)
     x = torch.rand(20, SIZES[0])
-    whole, rebuilt = models.restore_net("net.pkl", *SIZES), models.restore_params("net_params.pkl", built, *SIZES)
+    whole, rebuilt = models.restore_net("net.pkl", PLAIN), models.restore_params("net_params.pkl", built, PLAIN)
     for restored in (whole, rebuilt):
         assert bytes_of(restored.state_dict()) == bytes_of(net.state_dict())
         assert restored.training
@@ -123,7 +158,7 @@ def test_a_network_that_holds_more_than_modules_is_reported_in_one_line(monkeypa
     monkeypatch.setattr(network, "STYLES", {"module": Functional})
     models.save_net("net.pkl", new())
     with pytest.raises(UserError) as told:
-        models.restore_net("net.pkl", *SIZES)
+        models.restore_net("net.pkl", PLAIN)
     assert str(told.value) == (
         "net.pkl: must hold only modules, got torch._C._nn.gelu: "
         "use modules in stages/network.py, e.g. nn.GELU() instead of F.gelu, then run `dvc repro`"
@@ -192,7 +227,7 @@ HOSTILE: dict[str, Callable[[], object]] = {
     "layers in another order": lambda: nn.Sequential(
         OrderedDict(hidden=nn.Linear(2, 10), predict=nn.Linear(10, 3), relu=nn.ReLU())
     ),
-    "layer of another width": lambda: altered(lambda net: setattr(net, "hidden", nn.Linear(2, 11))),
+    "layer too wide for the next": lambda: altered(lambda net: setattr(net, "hidden", nn.Linear(2, 11))),
     "layer that tells another width": lambda: altered(lambda net: setattr(net.hidden, "in_features", 3)),
     "network of another width": lambda: new(sizes=(2, 11, 3)),
     "no bias": lambda: altered(lambda net: setattr(net, "hidden", nn.Linear(2, 10, bias=False))),
@@ -211,18 +246,73 @@ HOSTILE: dict[str, Callable[[], object]] = {
 }
 
 
-def refused(content: bytes) -> None:
-    """Assert that both readers refuse the file in one line."""
+def refused(content: bytes, blueprint: Blueprint = PLAIN, *, of_any_size: bool = True) -> None:
+    """Assert that all readers refuse the file in one line, also the one for networks of any size if so asked."""
     Path("model.pkl").write_bytes(content)
-    for restore in (models.restore_net, functools.partial(models.restore_params, style="module")):
-        with pytest.raises(UserError, match=r"^model.pkl: (is|does) not [^\n]*`$"):
-            restore("model.pkl", n_feature=SIZES[0], n_hidden=SIZES[1], n_output=SIZES[2])
+    for restore in (
+        lambda: models.restore_net("model.pkl", blueprint),
+        lambda: models.restore_params("model.pkl", "module", blueprint),
+        lambda: models.load("model.pkl"),
+    )[: 3 if of_any_size else 2]:
+        with pytest.raises(UserError, match=r"^model.pkl: (is|does) not [^\n]*(`|stages/network.py)$"):
+            restore()
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_anything_but_our_network_is_refused_and_nothing_in_it_runs(name: str) -> None:
-    refused(bytes_of(HOSTILE[name]()))
+    refused(bytes_of(HOSTILE[name]()), of_any_size="of another width" not in name)
     assert not Path("trap").exists()
+
+
+def named(change: Callable[[Any], object]) -> nn.Module:
+    """Return a network with columns, changed."""
+    net = NAMED.build("module")
+    change(net)
+    return net
+
+
+HOSTILE_COLUMNS: dict[str, Callable[[], object]] = {
+    "hook": lambda: named(lambda net: net.register_forward_hook(print)),
+    "hook inside": lambda: named(lambda net: net.net._forward_hooks.update({0: nn.ReLU()})),
+    "forward that shadows": lambda: named(lambda net: net.__dict__.update(forward=nn.ReLU())),
+    "call instead of columns": lambda: named(lambda net: setattr(net, "columns", Call(os.system, " ".join(TRAP)))),
+    "no columns": lambda: named(lambda net: setattr(net, "columns", None)),
+    "columns that are no JSON": lambda: named(lambda net: setattr(net, "columns", '{"features"')),
+    "columns of another number": lambda: named(lambda net: setattr(net, "columns", net.columns.replace('"b",', ""))),
+    "one column twice": lambda: named(lambda net: setattr(net, "columns", net.columns.replace('"b"', '"c"'))),
+    "columns twice": lambda: named(lambda net: setattr(net, "more", net.columns)),
+    "nan": lambda: named(lambda net: net.x_mean.fill_(torch.nan)),
+    "float32 statistics": lambda: named(lambda net: net.float()),
+    "another network inside": lambda: named(lambda net: setattr(net, "net", nn.Linear(2, 3))),
+    "a network with columns inside": lambda: Tabular(NAMED.build("module"), NAMED.columns),  # type: ignore[arg-type]
+    "call in the state": lambda: OrderedDict(
+        NAMED.build("module").state_dict(), _extra_state=Call(os.system, " ".join(TRAP))
+    ),
+    "no columns in the state": lambda: OrderedDict(
+        (name, value) for name, value in NAMED.build("module").state_dict().items() if name != "_extra_state"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_COLUMNS)
+def test_anything_but_our_network_with_columns_is_refused_and_nothing_in_it_runs(name: str) -> None:
+    refused(bytes_of(HOSTILE_COLUMNS[name]()), NAMED)
+    assert not Path("trap").exists()
+
+
+def test_a_network_that_knows_other_columns_is_refused() -> None:
+    models.save_net("net.pkl", NAMED.build("module"))
+    models.save_params("net_params.pkl", NAMED.build("module"))
+    columns = Columns(features=["sex"], targets=["ä", "b", "other"], categories={"sex": ["f", "m"]})
+    for blueprint, words in (
+        (NAMED._replace(columns=columns), ", which knows the columns of data/train.pt"),
+        (PLAIN, ""),
+    ):
+        told = f"a network of 2 features, 10 hidden neurons and 3 outputs{words}: use the sizes"
+        with pytest.raises(UserError, match=f"^net.pkl: does not hold {told}"):
+            models.restore_net("net.pkl", blueprint)
+        with pytest.raises(UserError, match=f"^net_params.pkl: does not hold {told}"):
+            models.restore_params("net_params.pkl", "module", blueprint)
 
 
 @pytest.mark.parametrize(
@@ -238,8 +328,8 @@ def test_other_sizes_are_reported_with_those_that_were_asked_for(sizes: tuple[in
     models.save_net("net.pkl", new())
     models.save_params("net_params.pkl", new())
     for restore in (
-        lambda: models.restore_net("net.pkl", *sizes),
-        lambda: models.restore_params("net_params.pkl", "module", *sizes),
+        lambda: models.restore_net("net.pkl", Blueprint(*sizes)),
+        lambda: models.restore_params("net_params.pkl", "module", Blueprint(*sizes)),
     ):
         with pytest.raises(UserError, match=f".pkl: does not hold a network of {words}: use the sizes"):
             restore()
@@ -249,9 +339,9 @@ def test_a_network_is_no_state_dict_and_the_other_way_round() -> None:
     Path("net.pkl").write_bytes(bytes_of(new()))
     Path("net_params.pkl").write_bytes(bytes_of(new().state_dict()))
     with pytest.raises(UserError, match="does not hold a network"):
-        models.restore_net("net_params.pkl", *SIZES)
+        models.restore_net("net_params.pkl", PLAIN)
     with pytest.raises(UserError, match="does not hold a network"):
-        models.restore_params("net.pkl", "module", *SIZES)
+        models.restore_params("net.pkl", "module", PLAIN)
 
 
 def rezipped(
@@ -273,7 +363,7 @@ def rezipped(
 
 def test_a_plainly_rezipped_archive_of_ours_is_ours() -> None:
     Path("model.pkl").write_bytes(rezipped())
-    assert isinstance(models.restore_net("model.pkl", *SIZES), Net)
+    assert isinstance(models.restore_net("model.pkl", PLAIN), Net)
 
 
 @pytest.mark.parametrize(
@@ -317,11 +407,11 @@ def test_a_symbolic_link_in_an_archive_is_never_followed() -> None:
 def test_a_missing_file_and_a_folder_say_what_to_do() -> None:
     Path("folder.pkl").mkdir()
     with pytest.raises(UserError, match=r"^nowhere.pkl: is missing: run `dvc repro`$"):
-        models.restore_net("nowhere.pkl", *SIZES)
+        models.restore_net("nowhere.pkl", PLAIN)
     with pytest.raises(
         UserError, match=r"^folder.pkl: cannot be read: Is a directory: fix this, then run `dvc repro`$"
     ):
-        models.restore_net("folder.pkl", *SIZES)
+        models.restore_net("folder.pkl", PLAIN)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
@@ -331,11 +421,11 @@ def test_a_pipe_and_a_device_are_reported_rather_than_waited_for() -> None:
         with pytest.raises(
             UserError, match=f"^{path}: cannot be read: Not a regular file: fix this, then run `dvc repro`$"
         ):
-            models.restore_net(path, *SIZES)
+            models.restore_net(path, PLAIN)
         with pytest.raises(
             UserError, match=f"^{path}: cannot be read: Not a regular file: fix this, then run `dvc repro`$"
         ):
-            models.restore_params(path, "module", *SIZES)
+            models.restore_params(path, "module", PLAIN)
 
 
 FIRST = new()
@@ -352,7 +442,7 @@ def test_fuzz_a_network_with_mutated_bytes_is_refused_or_as_it_was(edits: list[t
         content[place] = value
     Path("model.pkl").write_bytes(content[: len(content) - cut * 50])
     try:
-        net = models.restore_net("model.pkl", *SIZES)
+        net = models.restore_net("model.pkl", PLAIN)
     except UserError as error:
         assert "\n" not in str(error)
     else:

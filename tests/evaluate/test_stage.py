@@ -12,11 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from stages import dataset, models, network
+from stages.columns import Columns
 from stages.dataset import Dataset
 from stages.errors import UserError
 from stages.evaluate import stage as evaluate
+from stages.evaluate.baselines import least_squares
 from stages.network import Network
+from stages.tabular import Tabular
 from tests.conftest import ENVIRONMENT, PROJECT
+
+HOUSES = Columns(features=["area", "a,ge"], targets=["price", 'the "rent"'])
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +36,18 @@ def save(
     hidden: int = 10,
     points: int = 50,
     noise_variance: float | None = 0.04 / 12,
+    columns: Columns | None = None,
+    offset: float = 0.0,
 ) -> nn.Module:
     """Write all that evaluate reads, with a network of random weights."""
     generator = torch.Generator().manual_seed(3)
     net = network.build(style, n_feature, hidden, n_output, seed=3)
+    if columns:
+        net = Tabular(net, columns)
     for name, rows in (("train", 30), ("test", points)):
         x = torch.rand(rows, n_feature, generator=generator)
-        dataset.write(
-            f"data/{name}.pt", Dataset(x, x[:, :1].expand(-1, n_output).square().contiguous(), noise_variance)
-        )
+        y = x[:, :1].expand(-1, n_output).square().contiguous()
+        dataset.write(f"data/{name}.pt", Dataset(x + offset, y, noise_variance, columns))
     models.save_net("data/net.pkl", net)
     models.save_params("data/net_params.pkl", net)
     return net
@@ -58,7 +66,7 @@ def test_metrics_are_those_of_numpy_in_float64(n_output: int) -> None:
     metrics = evaluated()
     error = {}
     for name in ("train", "test"):
-        x, y, _ = dataset.read(f"data/{name}.pt")
+        x, y, *_ = dataset.read(f"data/{name}.pt")
         error[name] = (net(x).detach().numpy().astype("f8") - y.numpy().astype("f8")).ravel()
     targets = y.numpy().astype("f8")
     assert metrics == pytest.approx(
@@ -79,9 +87,9 @@ def test_metrics_are_those_of_numpy_in_float64(n_output: int) -> None:
 
 
 def test_metrics_of_points_in_one_chunk_are_those_of_torch_to_the_last_bit() -> None:
-    net = save(n_feature=2, n_output=2, points=1000)
+    net = save(n_feature=2, points=1000)
     metrics = evaluated()
-    x, y, _ = dataset.read("data/test.pt")
+    x, y, *_ = dataset.read("data/test.pt")
     error = net(x).detach().double() - y.double()
     mse, variance = error.square().mean().item(), (y.double() - y.double().mean(dim=0)).square().mean().item()
     assert metrics["test_mse"] == mse
@@ -89,11 +97,57 @@ def test_metrics_of_points_in_one_chunk_are_those_of_torch_to_the_last_bit() -> 
     assert metrics["test_r2"] == 1 - mse / variance
 
 
+def test_metrics_of_each_target_are_those_of_that_target_alone() -> None:
+    net = save(n_feature=2, n_output=2, noise_variance=None, columns=HOUSES)
+    metrics = evaluated()
+    x, y, *_ = dataset.read("data/test.pt")
+    for index, name in enumerate(HOUSES.targets):
+        expected = reference(net(x).detach()[:, index], y[:, index])
+        assert metrics["targets"][name] == pytest.approx(expected, rel=1e-12)
+
+
+def reference(prediction: Tensor, y: Tensor) -> dict[str, float]:
+    """Return the metrics as scikit-learn defines them, for all rows and columns at once."""
+    errors, deviations = (y.double() - prediction.double()).numpy(), (y.double() - y.double().mean(dim=0)).numpy()
+    mse = np.mean(errors**2)
+    return {"mse": mse, "rmse": mse**0.5, "mae": np.mean(abs(errors)), "r2": 1 - mse / np.mean(deviations**2)}
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_baselines_are_the_mean_and_least_squares_of_the_training_points(offset: float) -> None:
+    save(n_feature=2, n_output=2, noise_variance=None, columns=HOUSES, points=300_001, offset=offset)
+    baselines = evaluated()["baselines"]
+    (train_x, train_y, *_), (x, y, *_) = dataset.read("data/train.pt"), dataset.read("data/test.pt")
+    ones = np.ones((len(train_x), 1))
+    weights, *_ = np.linalg.lstsq(np.hstack([train_x.numpy().astype("f8"), ones]), train_y.numpy().astype("f8"))
+    linear = torch.from_numpy(x.numpy().astype("f8") @ weights[:-1] + weights[-1])
+    for name, prediction in (("mean", train_y.double().mean(dim=0).expand(len(y), -1)), ("least_squares", linear)):
+        expected = reference(prediction, y)
+        assert {key: baselines[name][key] for key in expected} == pytest.approx(expected, rel=1e-6)
+        by_target = baselines[name]["targets"]["price"]
+        assert by_target == pytest.approx(reference(prediction[:, :1], y[:, :1]), rel=1e-6)
+
+
+def test_least_squares_copes_with_columns_that_depend_on_each_other() -> None:
+    generator = torch.Generator().manual_seed(1)
+    category = nn.functional.one_hot(torch.arange(40) % 4).float()  # its columns add up to 1, as the intercept does
+    constant, number = torch.full((40, 1), 7.0), torch.rand(40, 1, generator=generator)
+    x = torch.cat([category, constant, number, 2 * number], dim=1)
+    y = x @ torch.arange(7.0).unsqueeze(1) + 3
+    predicted = least_squares(x, y)(x)
+    torch.testing.assert_close(predicted, y.double(), rtol=1e-6, atol=1e-6)
+
+
+def test_a_table_of_more_columns_than_rows_has_a_least_squares_baseline() -> None:
+    x, y = torch.rand(5, 9, generator=torch.Generator().manual_seed(1)), torch.arange(5.0).unsqueeze(1)
+    torch.testing.assert_close(least_squares(x, y)(x), y.double(), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(("n_feature", "n_output"), [(1, 1), (3, 2)])
 def test_metrics_of_points_in_many_chunks_are_those_of_all_at_once(n_feature: int, n_output: int) -> None:
     net = save(n_feature=n_feature, n_output=n_output, points=300_001)
     metrics = evaluated()
-    x, y, _ = dataset.read("data/test.pt")
+    x, y, *_ = dataset.read("data/test.pt")
     error = net(x).detach().double() - y.double()
     mse, variance = error.square().mean().item(), (y.double() - y.double().mean(dim=0)).square().mean().item()
     assert metrics["test_mse"] == pytest.approx(mse, rel=1e-6)
@@ -159,7 +213,7 @@ def test_networks_are_measured_in_evaluation_mode(monkeypatch: pytest.MonkeyPatc
     net = save()
     assert net.training
     metrics = evaluated()
-    x, y, _ = dataset.read("data/test.pt")
+    x, y, *_ = dataset.read("data/test.pt")
     assert metrics["test_mse"] == pytest.approx(nn.functional.mse_loss(net.eval()(x), y).item(), rel=1e-5)
 
 
@@ -187,13 +241,20 @@ def test_a_noise_floor_of_next_to_nothing_has_no_multiple() -> None:
     assert evaluated()["test_mse_over_noise_floor"] is None
 
 
-@pytest.mark.parametrize("noise_variance", [None, 0.0])
-def test_metrics_that_have_no_value_are_null(noise_variance: float | None) -> None:
-    save(points=1, noise_variance=noise_variance)
+def test_metrics_that_have_no_value_are_null() -> None:
+    save(points=1, noise_variance=0.0)
     metrics = evaluated()
-    assert metrics["noise_floor"] == noise_variance
+    assert metrics["noise_floor"] == 0
     assert metrics["test_r2"] is None
     assert metrics["test_mse_over_noise_floor"] is None
+
+
+def test_the_yardstick_is_the_noise_floor_where_it_is_known_and_the_baselines_elsewhere() -> None:
+    save()
+    floor = evaluated()
+    save(noise_variance=None)
+    assert floor.keys() - evaluated().keys() == {"noise_floor", "test_mse_over_noise_floor"}
+    assert evaluated().keys() - floor.keys() == {"targets", "baselines"}
 
 
 @pytest.mark.parametrize(("n_output", "points", "rows"), [(1, 2500, 1000), (3, 2500, 333), (1001, 2, 1)])
@@ -203,12 +264,46 @@ def test_predictions_are_a_table_of_at_most_a_thousand_rows_or_one_point(n_outpu
     with Path("data/predictions.csv").open(newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     assert len(table) == rows * n_output
-    x, y, _ = dataset.read("data/test.pt")
+    x, y, *_ = dataset.read("data/test.pt")
     for row, index, output in [(table[0], 0, 0), (table[-1], points - 1 if rows > 1 else 0, n_output - 1)]:
         assert row.pop("output") == ("y" if n_output == 1 else f"y_{output}")
-        values = {"x": x[index, 0], "x_1": x[index, 1], "y": y[index, output], "net": net(x[index])[output]}
+        values = {"x": y[index, output], "y": y[index, output], "net": net(x[index])[output]}
+        values |= {"x_0": x[index, 0], "x_1": x[index, 1]}
         expected = {name: value.item() for name, value in values.items()}
         assert {name: float(value) for name, value in row.items()} == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_predictions_of_a_curve_are_drawn_over_its_only_feature() -> None:
+    net = save(points=2)
+    evaluated()
+    x, y, *_ = dataset.read("data/test.pt")
+    table = torch.cat([x, y, net(x).detach()], dim=1).tolist()
+    rows = [",".join([*(f"{value:.9g}" for value in row), "y"]) for row in table]
+    assert Path("data/predictions.csv").read_text(encoding="utf-8") == "\n".join(["x,y,net,output", *rows, ""])
+
+
+def test_the_predictions_name_features_and_targets_as_the_table_does() -> None:
+    columns = Columns(features=["sex", "net", "a,ge"], targets=["price", 'the "rent"'], categories={"sex": ["f", "m"]})
+    save(n_feature=4, n_output=2, points=1, columns=columns)
+    x = torch.tensor([[0.0, 1.0, 5.0, 7.0]])
+    dataset.write("data/test.pt", Dataset(x, torch.rand(1, 2), 0.0, columns))
+    evaluated()
+    with Path("data/predictions.csv").open(newline="", encoding="utf-8") as file:
+        price, rent = csv.DictReader(file)
+    assert list(price) == ["x", "y", "net", "output", "sex", "feature net", "a,ge"]
+    assert (price["output"], rent["output"]) == ("price", 'the "rent"')
+    assert price["x"] == price["y"] != rent["y"] == rent["x"]
+    assert (rent["sex"], rent["feature net"], rent["a,ge"]) == ("m", "5", "7")
+
+
+def test_test_points_with_other_columns_are_reported() -> None:
+    save(n_feature=2, columns=Columns(features=["a", "b"], targets=["y"]))
+    points = dataset.read("data/test.pt")
+    dataset.write("data/test.pt", points._replace(columns=Columns(features=["b", "a"], targets=["y"])))
+    with pytest.raises(
+        UserError, match="^data/test.pt: must have the same columns as data/train.pt, in the same order"
+    ):
+        evaluated()
 
 
 def test_one_bit_of_difference_ends_the_stage() -> None:
