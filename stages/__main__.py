@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -85,13 +86,14 @@ def message_for_user(error: BaseException) -> str | None:
     return None
 
 
-if __name__ == "__main__":
+def main(action: Callable[[], None]) -> None:
+    """Do what was asked. On a user's mistake, print one line per fault on stderr and exit with status 2."""
     streams.make_safe()
     for number in (getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)):
         if signal.getsignal(number) is signal.SIG_DFL:  # end as with Ctrl-C, which leaves no half-written file
             signal.signal(number, signal.default_int_handler)
     try:
-        run(" ".join(sys.argv[1:]))
+        action()
     except BaseException as error:
         message = message_for_user(error)
         if message is None:
@@ -99,3 +101,7 @@ if __name__ == "__main__":
         speaker = f"rank {os.environ['RANK']}: " if os.environ.get("RANK", "").isdecimal() else ""
         print(f"{speaker}{message}", file=sys.stderr)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(lambda: run(" ".join(sys.argv[1:])))
