@@ -1,0 +1,67 @@
+"""Predict with a saved network from any table that has its features: `python -m stages.predict MODEL TABLE [-o FILE]`.
+
+MODEL is a net.pkl or a net_params.pkl, TABLE any table that `generate` could read, of any length. The predictions are
+written as CSV, with a column for each target, in the table's order. The kernels are the portable ones, so what is
+predicted does not depend on the machine.
+"""
+
+import argparse
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+from stages.__main__ import PORTABLE, main
+
+CHUNK_VALUES = 3 << 18  # of a row's features and outputs, that are predicted at a time
+
+
+def lines(model: str, table: str) -> Iterator[bytes]:
+    """Yield the predictions of a model for the rows of a table as the lines of a CSV file, many at a time.
+
+    Raises UserError if either cannot be read, or is not for the other, or a prediction is not finite.
+    """
+    os.environ.update(PORTABLE)
+    import pyarrow as pa
+    import torch
+    from pyarrow import csv as arrow_csv
+
+    from stages import models, network
+    from stages.columns import Columns
+    from stages.errors import UserError
+    from stages.table import Table
+
+    net = models.load(model)
+    columns = Columns.model_validate_json(net.columns)
+    header = io.StringIO()
+    csv.writer(header, lineterminator="\n").writerow(columns.targets)
+    yield header.getvalue().encode()
+    without_header = arrow_csv.WriteOptions(include_header=False)
+    for rows in Table(table).rows(columns, targets=False):
+        for x in torch.from_numpy(rows).split(max(1, CHUNK_VALUES // rows.shape[1])):
+            y = network.predict(net, x)
+            if not y.isfinite().all():
+                raise UserError(f"{model}: must predict finite values for {table}, got nan or inf")
+            buffer = pa.BufferOutputStream()
+            arrow_csv.write_csv(pa.table(list(y.T.numpy()), columns.targets), buffer, without_header)
+            yield buffer.getvalue()
+
+
+def run() -> None:
+    """Read the command line, predict, and write to the file, whole or not at all, or to standard output."""
+    parser = argparse.ArgumentParser(prog="python -m stages.predict", description="Predict from a table with a saved network.")
+    parser.add_argument("model", metavar="MODEL", help="a net.pkl or net_params.pkl")
+    parser.add_argument("table", metavar="TABLE", help="a table with the columns that the network was trained on")
+    parser.add_argument("-o", metavar="FILE", dest="output", help="where to write the predictions (default: stdout)")
+    arguments = parser.parse_args()
+    from stages import files
+
+    with files.writing(arguments.output) if arguments.output else nullcontext(sys.stdout.buffer) as file:
+        for some in lines(arguments.model, arguments.table):
+            file.write(some)
+
+
+if __name__ == "__main__":
+    main(run)
