@@ -1,7 +1,6 @@
 """Read params.yaml, as DVC reads it, into the schema of a stage; report all its faults at once."""
 
 import re
-import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,7 +19,7 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from stages import files
-from stages.errors import UserError, one_line
+from stages.errors import UserError, one_line, printable, short
 
 MAX_CHARACTERS = 50_000  # in a file; the parser takes about a second for this many
 MAX_LEVELS = 10  # of nested collections
@@ -50,7 +49,7 @@ def must_be(rule: str) -> WrapValidator:
 
 
 class Section(BaseModel):
-    """A section of params.yaml: exact types, finite numbers, no unknown keys, no defaults."""
+    """A section of params.yaml: exact types, finite numbers, no unknown keys, few defaults."""
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -84,9 +83,9 @@ def load(path: str) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except Exception as error:  # whatever the parser trips over, DVC could not read it either
-        raise UserError(f"{path}: is not valid YAML in UTF-8: {_printable(_account(error))}") from error
+        raise UserError(f"{path}: is not valid YAML in UTF-8: {printable(_account(error))}") from error
     if not isinstance(document, dict):
-        raise UserError(f"{path}: must be a mapping of sections, got {_short(document)}")
+        raise UserError(f"{path}: must be a mapping of sections, got {short(document)}")
     return document
 
 
@@ -108,7 +107,7 @@ def _check_size(path: str, text: str) -> None:
     for event in YAML(typ="safe").parse(text):
         line = event.start_mark.line + 1
         if isinstance(event, AliasEvent):
-            alias = f"*{_printable(event.anchor)}"
+            alias = f"*{printable(event.anchor)}"
             raise UserError(f"{path}: line {line}: aliases are not allowed: write out the value, got {alias}")
         level += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         if level > MAX_LEVELS:
@@ -126,39 +125,32 @@ def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate({name: value for name, value in document.items() if name not in others})
     except ValidationError as error:
-        faults = [f"{path}: {_describe(fault)}" for fault in error.errors(include_url=False)]
+        tagged = {name for name, field in schema.model_fields.items() if field.discriminator}
+        faults = [f"{path}: {_describe(fault, tagged)}" for fault in error.errors(include_url=False)]
         raise UserError("\n".join(faults)) from error
 
 
-def _describe(fault: ErrorDetails) -> str:
-    """Return a fault that pydantic found, in this project's words."""
-    where = ".".join(map(_printable, fault["loc"]))
+def _describe(fault: ErrorDetails, tagged: set[str]) -> str:
+    """Return a fault that pydantic found, in this project's words.
+
+    A tagged section is one of several kinds, which one of its keys, the discriminator, tells apart.
+    """
+    place, value, context = [*fault["loc"]], fault["input"], fault.get("ctx", {})
+    if fault["type"].startswith("union_tag"):
+        place.append(context["discriminator"].strip("'"))
+        value = value.get(place[-1])
+    elif place[0] in tagged:
+        del place[1:2]  # the kind, which is no part of the file
     rules = {
         "missing": "is missing",
+        "union_tag_not_found": "is missing",
+        "union_tag_invalid": f"must be {' or '.join(context.get('expected_tags', '').rsplit(', ', 1))}",
         "extra_forbidden": "is not a known key",
         "invalid_key": "is not a known key",
         "model_type": "must be a mapping",
+        "model_attributes_type": "must be a mapping",
         "dict_type": "must be a mapping",
     }
     rule = rules.get(fault["type"]) or re.sub(r"^(\w+ should|Value error, must)", "must", fault["msg"])
-    return f"{where}: {rule}" if fault["type"] == "missing" else f"{where}: {rule}, got {_short(fault['input'])}"
-
-
-def _printable(text: object) -> str:
-    """Return the text in one line of at most 200 characters or so, with control characters escaped."""
-    line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(text))
-    return line if len(line) <= 200 else f"{line[:200]}..."
-
-
-class _Shortener(reprlib.Repr):
-    def repr_int(self, x: int, level: int) -> str:
-        if x.bit_length() <= 1000:
-            return super().repr_int(x, level)
-        digits = hex(x)  # Python refuses to convert numbers this long to decimal
-        return f"{digits[:20]}...{digits[-20:]}"
-
-
-def _short(value: object) -> str:
-    shortener = _Shortener()
-    shortener.maxlevel = 2
-    return _printable(shortener.repr(value))
+    where = ".".join(map(printable, place))
+    return f"{where}: {rule}" if rule == "is missing" else f"{where}: {rule}, got {short(value)}"
