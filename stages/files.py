@@ -110,8 +110,11 @@ def digest_when_read(path: str) -> str:
 
 
 def digest(path: str) -> str:
-    """Return a digest of a file's bytes. Raises OSError where it cannot be read."""
+    """Return a digest of a file's bytes, or of the names in a folder. Raises OSError where it cannot be read."""
     hashed = hashlib.blake2b()
+    if Path(path).is_dir():
+        hashed.update(repr(sorted(each.name for each in Path(path).iterdir())).encode())
+        return hashed.hexdigest()
     with Path(path).open("rb") as file:
         while chunk := file.read(1 << 20):
             hashed.update(chunk)
