@@ -1,6 +1,6 @@
 """The curve that the lesson learns: y = x² + noise · U[0, 1)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, field_validator
@@ -12,8 +12,9 @@ Coordinate = Annotated[float, Field(ge=-1e18, le=1e18), Exact]  # x² stays fini
 
 
 class Curve(Section):
-    """The section `generate` of params.yaml."""
+    """The section `generate` of params.yaml, for the curve of the lesson."""
 
+    source: Literal["curve"]
     points: Points
     test_points: Points
     low: Coordinate

@@ -1,21 +1,26 @@
-"""Generate the points to learn from and the points to test on.
+"""Generate the points to learn from and the points to test on, or take them from a table.
 
-params.yaml → data/train.pt, data/test.pt: evenly spaced x to train on, random x to test on, each with noise.
+params.yaml, data/raw → data/train.pt, data/test.pt: on the curve, evenly spaced x to train on and random x to test on,
+each with noise; or the rows of a table.
 """
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from stages import dataset
 from stages.dataset import Dataset
 from stages.generate.curve import Curve, noise_variance, quadratic
+from stages.generate.own_table import OwnTable, points_of_table
 from stages.params import StageParams
 
 
 class Params(StageParams):
     """What this stage reads from params.yaml."""
 
-    generate: Curve
+    generate: Annotated[Curve | OwnTable, Field(discriminator="source")]
 
 
 def training_points(
@@ -34,15 +39,21 @@ def test_points(
     return x, quadratic(x, noise, generator)
 
 
-def run(params: Params) -> None:
-    """Draw both sets of points and write them."""
-    curve = params.generate
+def points_of_curve(curve: Curve) -> tuple[Dataset, Dataset]:
+    """Draw both sets of points."""
     # Two generators, so that neither set changes with the size of the other.
     train_generator = torch.Generator().manual_seed(2 * curve.seed)
     test_generator = torch.Generator().manual_seed(2 * curve.seed + 1)
     shape = (curve.low, curve.high, curve.noise)
-    train_x, train_y = training_points(curve.points, *shape, train_generator)
-    test_x, test_y = test_points(curve.test_points, *shape, test_generator)
     variance = noise_variance(curve.noise)
-    dataset.write("data/train.pt", Dataset(train_x, train_y, variance))
-    dataset.write("data/test.pt", Dataset(test_x, test_y, variance))
+    train = Dataset(*training_points(curve.points, *shape, train_generator), variance)
+    test = Dataset(*test_points(curve.test_points, *shape, test_generator), variance)
+    return train, test
+
+
+def run(params: Params) -> None:
+    """Draw both sets of points, or read them, and write them."""
+    source = params.generate
+    train, test = points_of_curve(source) if isinstance(source, Curve) else points_of_table(source)
+    dataset.write("data/train.pt", train)
+    dataset.write("data/test.pt", test)

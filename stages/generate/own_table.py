@@ -1,0 +1,106 @@
+"""Points from a person's own table."""
+
+import re
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from stages.columns import Columns
+from stages.dataset import Dataset
+from stages.errors import UserError, short
+from stages.generate import split
+from stages.params import Exact, Section, must_be
+
+
+def _below_raw(path: str) -> str:
+    if PurePosixPath(path).parts[:2] != ("data", "raw") or ".." in re.split(r"[/\\]", path):
+        raise ValueError("must be below data/raw/, where DVC notices changes, such as data/raw/houses.csv")
+    return path
+
+
+def _different(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("must be different names")
+    return names
+
+
+def _listed(target: str | list[str]) -> list[str]:
+    return [target] if isinstance(target, str) else target
+
+
+TablePath = Annotated[str, AfterValidator(_below_raw)]
+Name = Annotated[str, Field(min_length=1)]
+Names = Annotated[list[Name], AfterValidator(_different)]
+SomeNames = Annotated[Names, Field(min_length=1)]
+
+
+class OwnTable(Section):
+    """The section `generate` of params.yaml, for a table of the user's own."""
+
+    source: Literal["table"]
+    path: TablePath
+    target: Annotated[Name | SomeNames, must_be("the name of a column, or a list of different names")]
+    features: Annotated[SomeNames | None, must_be("null, or a list of different names")]
+    categories: Annotated[Names, must_be("a list of different names")] = Field(default_factory=list)
+    test_fraction: Annotated[float, Field(gt=0, lt=1), Exact] | None = None
+    test_path: Annotated[TablePath | None, Field(validate_default=True)] = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, validate_default=True)
+
+    @property
+    def targets(self) -> list[str]:
+        """The names of the targets, be it one or several."""
+        return _listed(self.target)
+
+    @field_validator("features", "categories")
+    @classmethod
+    def _no_target(cls, names: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        targets = _listed(info.data.get("target", []))
+        if both := [name for name in names or [] if name in targets]:
+            raise ValueError(f"must not name the target {short(both[0])}")
+        return names
+
+    @field_validator("categories")
+    @classmethod
+    def _among_features(cls, categories: list[str], info: ValidationInfo) -> list[str]:
+        features = info.data.get("features")
+        if features and (others := [name for name in categories if name not in features]):
+            raise ValueError(f"must be among generate.features, which {short(others[0])} is not")
+        return categories
+
+    @field_validator("test_path")
+    @classmethod
+    def _instead_of_a_fraction(cls, path: str | None, info: ValidationInfo) -> str | None:
+        if "test_fraction" in info.data and (path is None) == (info.data["test_fraction"] is None):
+            raise ValueError("must be given if generate.test_fraction is not, and only then")
+        return path
+
+    @field_validator("seed")
+    @classmethod
+    def _for_a_fraction(cls, seed: int | None, info: ValidationInfo) -> int | None:
+        if seed is None and info.data.get("test_fraction") is not None:
+            raise ValueError("must be given with generate.test_fraction")
+        return seed
+
+
+def points_of_table(settings: OwnTable) -> tuple[Dataset, Dataset]:
+    """Return the points to train on and those to test on. Raises UserError with what is wrong with a table."""
+    from stages.table import Table  # late: pyarrow takes a moment to import, which the curve does not need
+
+    table, targets = Table(settings.path), settings.targets
+    features = settings.features or [name for name in table.names if name not in targets]
+    table.check([*features, *targets, *settings.categories])
+    if not features:
+        raise UserError(f"{settings.path}: has no columns but the target")
+    columns = Columns(features=features, targets=targets, categories=table.values(settings.categories))
+    pieces = list(split.in_pieces(table.rows(columns, learning=True)))
+    n = sum(map(len, pieces))
+    if settings.test_path is not None:
+        pieces += split.in_pieces(Table(settings.test_path).rows(columns))
+        return split.parted(pieces, np.arange(sum(map(len, pieces))) >= n, columns)
+    assert settings.test_fraction and settings.seed is not None  # as the schema demands
+    is_test = split.drawn(settings.path, n, settings.test_fraction, settings.seed)
+    train, test = split.parted(pieces, is_test, columns)
+    split.check_categories(settings.path, train, test, is_test)
+    return train, test
