@@ -11,7 +11,6 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 from stages.__main__ import PORTABLE, main
 
@@ -51,16 +50,30 @@ def lines(model: str, table: str) -> Iterator[bytes]:
 
 def run() -> None:
     """Read the command line, predict, and write to the file, whole or not at all, or to standard output."""
-    parser = argparse.ArgumentParser(prog="python -m stages.predict", description="Predict from a table with a saved network.")
+    parser = argparse.ArgumentParser(
+        prog="python -m stages.predict", description="Predict from a table with a saved network."
+    )
     parser.add_argument("model", metavar="MODEL", help="a net.pkl or net_params.pkl")
     parser.add_argument("table", metavar="TABLE", help="a table with the columns that the network was trained on")
     parser.add_argument("-o", metavar="FILE", dest="output", help="where to write the predictions (default: stdout)")
     arguments = parser.parse_args()
     from stages import files
+    from stages.errors import UserError
 
-    with files.writing(arguments.output) if arguments.output else nullcontext(sys.stdout.buffer) as file:
-        for some in lines(arguments.model, arguments.table):
-            file.write(some)
+    predicted = lines(arguments.model, arguments.table)
+    if arguments.output:
+        with files.writing(arguments.output) as file:
+            file.writelines(predicted)
+        return
+    for some in predicted:
+        try:
+            sys.stdout.buffer.write(some)
+            sys.stdout.flush()
+        except OSError as error:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which Python flushes at its end
+            if isinstance(error, BrokenPipeError):  # whoever reads this, such as `head`, has read enough
+                return
+            raise UserError(f"standard output: cannot be written: {error.strerror}") from error
 
 
 if __name__ == "__main__":

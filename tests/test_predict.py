@@ -1,0 +1,144 @@
+"""The command that predicts from a table, as a user runs it."""
+
+import csv
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pyarrow import parquet
+
+from stages import models, network
+from stages.columns import Columns
+from stages.tabular import Tabular
+from tests.conftest import ENVIRONMENT, PROJECT
+
+COLUMNS = Columns(features=["area", "region"], targets=["price", "the, rent"], categories={"region": ["n", "s"]})
+TABLE = "name,region,area\nred house,s,70\n'blue',n,1e2\n"
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def save(columns: Columns = COLUMNS) -> torch.nn.Module:
+    """Write a network for these columns as net.pkl and net_params.pkl."""
+    sizes = len(columns.x_names()), 5, len(columns.targets)
+    net = Tabular(network.build("module", *sizes, seed=3), columns)
+    net.fit(100 * torch.rand(9, sizes[0]), 1000 * torch.rand(9, sizes[2]))
+    models.save_net("net.pkl", net)
+    models.save_params("net_params.pkl", net)
+    return net
+
+
+def predict(*arguments: str, status: int = 0) -> str:
+    """Run the command; return its stdout, or its stderr if it fails."""
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.predict", *arguments],
+        env=ENVIRONMENT | {"PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == status, done.stderr
+    return done.stderr if status else done.stdout
+
+
+@pytest.mark.parametrize("model", ["net.pkl", "net_params.pkl"])
+def test_either_model_predicts_a_table_in_its_order_by_the_names_of_its_columns(model: str) -> None:
+    net = save()
+    Path("table.csv").write_text(TABLE)
+    header, *rows = csv.reader(io.StringIO(predict(model, "table.csv")))
+    assert header == COLUMNS.targets
+    expected = net(torch.tensor([[70.0, 0.0, 1.0], [100.0, 1.0, 0.0]])).detach()
+    assert np.array(rows, dtype=np.float32) == pytest.approx(expected.numpy(), rel=1e-6)
+
+
+def test_the_predictions_are_written_to_a_file_whole_or_not_at_all() -> None:
+    save()
+    Path("table.csv").write_text(TABLE)
+    assert predict("net.pkl", "table.csv", "-o", "out/predictions.csv") == ""
+    assert Path("out/predictions.csv").read_text() == predict("net.pkl", "table.csv")
+    Path("table.csv").write_text(TABLE + "green,w,80\n")
+    predict("net.pkl", "table.csv", "-o", "other.csv", status=2)
+    assert not Path("other.csv").exists()
+
+
+def test_a_lesson_model_predicts_a_table_with_a_column_x() -> None:
+    net = network.build("sequential", 1, 10, 1, seed=3)
+    models.save_net("net.pkl", net)
+    Path("table.tsv").write_text("z\tx\n1\t0.5\n")
+    assert predict("net.pkl", "table.tsv").splitlines()[0] == "y"
+    assert float(predict("net.pkl", "table.tsv").splitlines()[1]) == pytest.approx(net(torch.tensor([[0.5]])).item())
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("region,area\nw,70\n", r"table.csv: column region: 1 value is in no training row, such as 'w', in row 1: .*"),
+        ("region,area\ns,\n", r"table.csv: column area: 1 value is missing, in row 1: .*"),
+        ("region,area\ns,big\n", r"table.csv: column area: 1 value is not numeric, such as 'big', in row 1: .*"),
+        ("region,size\ns,3\n", r"table.csv: has no column area: it has region, size"),
+        ("region,area\n", r"table.csv: has no rows"),
+        ("region,area\ns,3e38\n", r"net.pkl: must predict finite values for table.csv, got nan or inf"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_reported_in_one_line(table: str, told: str) -> None:
+    net = save()
+    with torch.no_grad():
+        net.get_parameter("net.hidden.weight").fill_(1e3)
+    models.save_net("net.pkl", net)
+    Path("table.csv").write_text(table)
+    assert re.fullmatch(told + "\n", predict("net.pkl", "table.csv", status=2))
+
+
+def test_missing_files_are_reported_in_one_line() -> None:
+    assert predict("net.pkl", "table.csv", status=2) == "net.pkl: is missing: run `dvc repro`\n"
+    save()
+    assert predict("net.pkl", "table.csv", status=2).startswith("table.csv: is missing: ")
+
+
+def test_a_reader_that_stops_early_ends_the_command_quietly() -> None:
+    save(Columns(features=["a"], targets=["y"]))
+    parquet.write_table(pa.table({"a": np.arange(1e6)}), "table.parquet")
+    line = f"{sys.executable} -m stages.predict net.pkl table.parquet | head -n 1"
+    done = subprocess.run(line, shell=True, env=ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}, capture_output=True)
+    assert (done.stdout, done.stderr) == (b"y\n", b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_cannot_be_written_is_reported_in_one_line() -> None:
+    save()
+    Path("table.csv").write_text(TABLE)
+    line = f"{sys.executable} -m stages.predict net.pkl table.csv > /dev/full"
+    done = subprocess.run(line, shell=True, env=ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}, capture_output=True)
+    assert (done.returncode, done.stderr) == (2, b"standard output: cannot be written: No space left on device\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the most memory that a process had")
+def test_the_memory_does_not_grow_with_the_table() -> None:
+    save(Columns(features=["a", "b"], targets=["y"]))
+    most = []
+    for rows in (1 << 20, 1 << 23):
+        values = np.random.default_rng(1).random((2, rows), dtype=np.float32)
+        parquet.write_table(pa.table(list(values), ["a", "b"]), "table.parquet")
+        lines = """
+            import re, runpy, sys
+            from pathlib import Path
+            sys.argv[1:] = ["net.pkl", "table.parquet", "-o", "predictions.csv"]
+            runpy.run_module("stages.predict", run_name="__main__")
+            print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+        """
+        environment = ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}
+        lines = "\n".join(line[12:] for line in lines.splitlines())
+        done = subprocess.run([sys.executable, "-c", lines], env=environment, check=True, stdout=-1, text=True)
+        most.append(int(done.stdout) << 10)
+        assert sum(1 for _ in Path("predictions.csv").open()) == rows + 1
+    assert most[1] - most[0] < 30 << 20  # bytes
