@@ -7,20 +7,36 @@ import numpy as np
 import pytest
 
 from stages import history
+from stages.columns import Columns
 from stages.errors import UserError
 from stages.history import Snapshots
 
 SNAPSHOTS = Snapshots(
     np.array([0, 10]), np.array([0.5, 0.1]), np.ones((3, 1), "f4"), np.ones((3, 2), "f4"), np.ones((2, 3, 2), "f4")
 )
+ARRAYS = {name: values for name, values in SNAPSHOTS._asdict().items() if name != "columns"}
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    history.write_snapshots(str(tmp_path / "history.npz"), SNAPSHOTS)
-    for read, written in zip(history.read_snapshots(str(tmp_path / "history.npz")), SNAPSHOTS, strict=True):
+@pytest.mark.parametrize("columns", [None, Columns(features=["größe, 身高"], targets=["a", "b\n$"])])
+def test_snapshots_are_read_as_they_were_written(tmp_path: Path, columns: Columns | None) -> None:
+    path = str(tmp_path / "history.npz")
+    history.write_snapshots(path, SNAPSHOTS._replace(columns=columns))
+    *arrays, read_columns = history.read_snapshots(path)
+    for read, written in zip(arrays, ARRAYS.values(), strict=True):
         np.testing.assert_array_equal(read, written)
-    history.write_losses(str(tmp_path / "loss.csv"), [0.1, 1e-10])
-    assert history.read_losses(str(tmp_path / "loss.csv")).tolist() == [0.1, 1e-10]
+    assert read_columns == columns
+
+
+@pytest.mark.parametrize("names", [["loss"], ["loss", "validation_loss"], ["loss", "learning_rate"], history.LOSSES])
+def test_the_columns_of_a_loss_table_are_read_as_they_were_written(tmp_path: Path, names: list[str]) -> None:
+    path = str(tmp_path / "loss.csv")
+    losses = {name: [0.1 * place, 1e-10] for place, name in enumerate(names)}
+    history.write_losses(path, losses)
+    assert {name: values.tolist() for name, values in history.read_losses(path).items()} == losses
+
+
+def as_columns(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -42,11 +58,16 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
         {"x": np.array([["1"], ["2"], ["3"]])},
         {"predictions": np.ones((2, 3, 2), bool)},
         {"more": np.ones(1)},
+        {"columns": as_columns('{"features": ["a"], "targets": ["b"]}')},  # of another width
+        {"columns": as_columns('{"features": ["a", "b"], "targets": ["c", "d"]}')},
+        {"columns": as_columns('{"features": ["a"], "targets": ["b", "b"]}')},
+        {"columns": as_columns("{")},
+        {"columns": np.ones((), bool)},
     ],
 )
 def test_snapshots_of_another_shape_are_refused(tmp_path: Path, change: dict[str, np.ndarray]) -> None:
     path = tmp_path / "history.npz"
-    np.savez(path, **SNAPSHOTS._asdict() | change)
+    np.savez(path, **ARRAYS | change)
     with pytest.raises(UserError, match="is not a history of this project, or is damaged: run `dvc repro`$"):
         history.read_snapshots(str(path))
 
@@ -63,6 +84,11 @@ def test_snapshots_of_another_shape_are_refused(tmp_path: Path, change: dict[str
         b"epoch,loss\n0,0.5\n\n",
         b"epoch,loss\n0,0.5 # no comment\n",
         b"epoch,loss,more\n0,0.5,1\n",
+        b"epoch,validation_loss\n0,0.5\n",
+        b"epoch,loss,loss\n0,0.5,0.5\n",
+        b"epoch,loss,learning_rate,validation_loss\n0,0.5,0.5,0.5\n",
+        b"epoch,loss,validation_loss\n0,0.5\n",
+        b"epoch,loss,validation_loss\n0,0.5,nan\n",
         b"loss,epoch\n0,0.5\n",
         b"\xff\n0,1",
     ],
@@ -78,7 +104,7 @@ def test_snapshots_in_an_archive_of_another_kind_are_refused(tmp_path: Path) -> 
     path = tmp_path / "history.npz"
     history.write_snapshots(str(path), SNAPSHOTS)
     archive = path.read_bytes()
-    np.savez_compressed(path, **SNAPSHOTS._asdict())
+    np.savez_compressed(path, **ARRAYS)
     for content in (path.read_bytes(), archive + b"x", b"x" + archive, archive + archive):
         path.write_bytes(content)
         with pytest.raises(UserError, match="is not a history of this project, or is damaged: run `dvc repro`$"):
@@ -96,7 +122,7 @@ def test_predictions_that_are_not_finite_are_not_written(tmp_path: Path) -> None
 
 def test_a_packed_table_beside_a_missing_one_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "loss.csv"
-    history.write_losses(str(path), [0.1])
+    history.write_losses(str(path), {"loss": [0.1]})
     with gzip.open(f"{path}.gz", "wb") as packed:
         packed.write(path.read_bytes())
     path.unlink()

@@ -38,7 +38,7 @@ def snapshots(n_feature: int = 1, n_output: int = 1, scale: float = 1.0) -> Snap
 def plotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     history.write_snapshots("data/history.npz", snapshots())
-    history.write_losses("data/loss.csv", [0.5 / epoch for epoch in range(1, 26)])
+    history.write_losses("data/loss.csv", {"loss": [0.5 / epoch for epoch in range(1, 26)]})
     run()
     return tmp_path / "data/plots"
 
@@ -116,7 +116,7 @@ def test_limits_hold_all_but_predictions_far_off() -> None:
 
 
 def test_a_loss_table_of_other_epochs_than_the_history_is_reported(plotted: Path) -> None:
-    history.write_losses("data/loss.csv", [0.5] * 24)
+    history.write_losses("data/loss.csv", {"loss": [0.5] * 24})
     with pytest.raises(UserError, match="^data/loss.csv: must have 25 epochs, got 24: run `dvc repro`$"):
         run()
 
@@ -177,7 +177,7 @@ def test_the_animation_shows_at_most_so_many_pictures_the_first_and_the_last_amo
 ) -> None:
     monkeypatch.chdir(tmp_path)
     history.write_snapshots("data/history.npz", many_snapshots(count))
-    history.write_losses("data/loss.csv", [0.5] * (count - 1))
+    history.write_losses("data/loss.csv", {"loss": [0.5] * (count - 1)})
     run(max_frames=7)
     pictures = [np.asarray(Image.open(f"data/plots/learning/{epoch}.png").convert("RGB")) for epoch in range(count)]
     shown = []
@@ -197,7 +197,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> Non
         from stages.plot.stage import Params, Plot, run
         from tests.plot.test_stage import many_snapshots
         history.write_snapshots("data/history.npz", many_snapshots(int(sys.argv[1])))
-        history.write_losses("data/loss.csv", [0.5] * (int(sys.argv[1]) - 1))
+        history.write_losses("data/loss.csv", {"loss": [0.5] * (int(sys.argv[1]) - 1)})
         run(Params(kernels="portable", plot=Plot(dpi=100, max_frames=2, frame_seconds=1)))
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
     """
