@@ -12,9 +12,13 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from stages import history
+from stages.columns import unnamed
 from stages.errors import UserError
 from stages.params import Exact, Section, StageParams
-from stages.plot.pictures import draw_data, draw_learning, draw_losses, write_animation, write_each, write_picture
+from stages.plot.data import draw_data
+from stages.plot.learning import draw_learning
+from stages.plot.losses import draw_losses
+from stages.plot.pictures import write_animation, write_each, write_picture
 
 GIF_HUNDREDTHS = 65535  # the longest that a GIF can show a frame, in hundredths of a second
 
@@ -69,14 +73,16 @@ def run(params: Params) -> None:
     """Read the history, draw the pictures, write them, remove those of an earlier run."""
     settings = params.plot
     snapshots = history.read_snapshots("data/history.npz")
-    losses = history.read_losses("data/loss.csv")["loss"]
-    if len(losses) != snapshots.epochs[-1]:
-        raise UserError(f"data/loss.csv: must have {snapshots.epochs[-1]} epochs, got {len(losses)}: run `dvc repro`")
+    columns = snapshots.columns or unnamed(snapshots.x.shape[1], snapshots.y.shape[1])
+    losses = history.read_losses("data/loss.csv")
+    epochs = len(losses["loss"])
+    if epochs != snapshots.epochs[-1]:
+        raise UserError(f"data/loss.csv: must have {snapshots.epochs[-1]} epochs, got {epochs}: run `dvc repro`")
 
-    write_picture("data/plots/data.png", draw_data(snapshots.x, snapshots.y, settings.dpi))
+    write_picture("data/plots/data.png", draw_data(snapshots.x, snapshots.y, columns, settings.dpi))
     write_picture("data/plots/loss.png", draw_losses(losses, settings.dpi))
     learning = [f"data/plots/learning/{epoch}.png" for epoch in snapshots.epochs]
-    frames = write_each(learning, draw_learning(snapshots, settings.dpi))
+    frames = write_each(learning, draw_learning(snapshots, columns, settings.dpi))
     animated = compress(frames, evenly_spread_mask(len(learning), settings.max_frames))
     write_animation("data/plots/learning.gif", animated, settings.frame_seconds)
     written = ["data/plots/data.png", "data/plots/loss.png", "data/plots/learning.gif", *learning]

@@ -1,5 +1,3 @@
-import io
-import itertools
 import json
 import os
 import re
@@ -11,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 from pydantic import ValidationError
 
@@ -21,17 +18,9 @@ from stages.history import Snapshots
 from stages.plot import defaults, pictures
 from stages.plot import stage as plot
 from tests.conftest import PROJECT, Copy
+from tests.plot.test_learning import snapshots
 
 RED = (255, 0, 0)
-
-
-def snapshots(n_feature: int = 1, n_output: int = 1, scale: float = 1.0) -> Snapshots:
-    """Return four snapshots of a line that bends into a parabola, on points in no order."""
-    random = np.random.default_rng(0)
-    x = random.uniform(-1, 1, (60, n_feature)).astype("f4")
-    y = np.repeat(x[:, :1] ** 2, n_output, axis=1) * scale
-    predictions = np.stack([y * bend for bend in (0, 0.3, 0.6, 1)])
-    return Snapshots(np.array([0, 10, 20, 25]), np.array([0.5, 0.1, 0.01, 0.001]), x, y, predictions)
 
 
 @pytest.fixture
@@ -74,45 +63,6 @@ def test_the_animation_shows_each_picture_for_its_time_in_its_colours(plotted: P
             exact = (picture == colour).all(axis=2)
             assert exact.any()
             assert difference[exact].max() <= 1
-
-
-def test_a_picture_equals_one_drawn_from_scratch() -> None:
-    shown = snapshots()
-    drawn = list(pictures.draw_learning(shown, dpi=100))
-    order = np.argsort(shown.x[:, 0])
-    for loss, prediction, picture in zip(shown.losses, shown.predictions, drawn, strict=True):
-        figure = Figure(dpi=100)
-        axes = figure.add_subplot(title="Learning", xlabel="x", ylabel="y")
-        axes.plot(shown.x[order, 0], shown.y[order, 0], "o")
-        axes.set(xlim=axes.get_xlim(), ylim=pictures.y_limits(shown.y, shown.predictions))
-        axes.plot(shown.x[order, 0], prediction[order, 0], "r-", linewidth=5)
-        text = axes.text(
-            np.ptp(shown.x) * 0.75 + shown.x.min(), 0, f"Loss={loss:.4f}", color="red", size=20, ha="center"
-        )
-        text.set_path_effects([pictures.HALO])
-        file = io.BytesIO()
-        figure.savefig(file)
-        expected = np.asarray(Image.open(file).convert("RGB"), dtype=int)
-        difference = np.abs(np.asarray(picture.convert("RGB"), dtype=int) - expected)
-        assert difference.mean() < 0.2
-        assert np.quantile(difference, 0.995) <= 10  # the rest are blends of three colours, at the edges of the line
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
-@pytest.mark.parametrize(("n_feature", "n_output"), [(1, 1), (2, 3)])
-def test_nothing_red_is_cut_off(scale: float, n_feature: int, n_output: int) -> None:
-    for picture in pictures.draw_learning(snapshots(n_feature, n_output, scale), dpi=60):
-        red = (np.asarray(picture.convert("RGB")) == RED).all(axis=2)
-        assert red.any()
-        assert not red[[0, -1]].any()
-        assert not red[:, [0, -1]].any()
-
-
-def test_limits_hold_all_but_predictions_far_off() -> None:
-    y = np.array([[0.0], [1.0]])
-    assert pictures.y_limits(y, np.array([0.2, 0.5])) == (-0.05, 1.05)
-    assert pictures.y_limits(y, np.array([-0.5, 1.5])) == (-0.55, 1.55)
-    assert pictures.y_limits(y, np.array([-1e9, 1e9])) == (-1.05, 2.05)
 
 
 def test_a_loss_table_of_other_epochs_than_the_history_is_reported(plotted: Path) -> None:
@@ -232,33 +182,6 @@ def test_a_time_that_would_not_fit_is_reported_with_its_limit(copy: Copy) -> Non
     assert told == "params.yaml: plot.frame_seconds: must be at most 6.55 when plot.max_frames is 100, got 60\n"
 
 
-@pytest.mark.parametrize(
-    "losses",
-    {
-        "one decade": 1.2 + 16.8 * 0.97 ** np.arange(200),
-        "less than a factor of two": np.linspace(1.2, 2.1, 200),
-        "tiny differences": 0.1234 + 1e-5 * 0.97 ** np.arange(200),
-        "differences in the last bits": 0.123456789 + 1e-8 * 0.97 ** np.arange(200),
-        "eight decades": 10 ** -np.linspace(0, 8, 200),
-        "all that float32 holds": np.array([1e-45, 1e38]),
-        "constant": np.full(200, 0.37),
-        "zero in the end": np.array([1, 0.5, 0, 0]),
-        "zero": np.zeros(200),
-        "one epoch": np.array([0.3]),
-    }.values(),
-)
-def test_a_loss_axis_has_labels_that_differ_and_lie_apart(losses: np.ndarray) -> None:
-    _, axes = pictures.loss_axes(losses, dpi=100)
-    boxes = [label.get_window_extent() for label in axes.get_yticklabels() if label.get_text()]
-    inside = [box for box in boxes if axes.bbox.y0 <= (box.y0 + box.y1) / 2 <= axes.bbox.y1]
-    assert 2 <= len(inside) <= 12
-    assert all(upper.y0 > lower.y1 for lower, upper in itertools.pairwise(inside))
-    assert all(box.x0 >= 0 for box in inside)
-    texts = [label.get_text() for label in axes.get_yticklabels() if label.get_text()]
-    assert len(set(texts)) == len(texts)
-    assert all(tick == int(tick) for tick in axes.get_xticks())
-
-
 def foreign_settings(folder: Path) -> None:
     """Write a settings file that cannot be read, and a list of fonts that has another font by the name of ours."""
     folder.mkdir(parents=True)
@@ -294,7 +217,7 @@ def test_nothing_is_written_to_the_users_home(done: Copy, tmp_path: Path) -> Non
 
 
 def test_the_only_font_is_one_that_matplotlib_brings() -> None:
-    code = "from stages.plot import pictures; from matplotlib.font_manager import fontManager; "
+    code = "from stages.plot import figure; from matplotlib.font_manager import fontManager; "
     code += "import matplotlib; "
     code += "print(*[font.fname for font in fontManager.ttflist], matplotlib.get_data_path(), sep='\\n')"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, stdout=-1, text=True)

@@ -1,0 +1,86 @@
+"""Figures: one panel, or a grid of small ones, labelled with names as they stand in the header of a table."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+from stages.plot.defaults import matplotlib_defaults
+
+with matplotlib_defaults():
+    from matplotlib import rcParams
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import findfont, get_font
+
+MOST_PANELS = 12
+rcParams["text.parse_math"] = False  # a $ in a name is a $
+
+
+def title_of(title: str, found: int, what: str) -> str:
+    """Return the title, which also says how many there are of what the panels show if they do not show all."""
+    return title if found <= MOST_PANELS else f"{title}: first {MOST_PANELS} of {found} {what}"
+
+
+def printable(name: str, longest: int) -> str:
+    """Return the name on one line, its middle cut to fit so many characters, with □ for each that the font lacks."""
+    line = "".join(character if ord(character) in font_characters() else "□" for character in " ".join(name.split()))
+    half = longest // 2
+    return line if len(line) <= longest else f"{line[: half - 1]}…{line[-half:]}"
+
+
+@cache
+def font_characters() -> frozenset[int]:
+    """Return the code points that the font of the pictures has."""
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+
+
+def new_panels(
+    title: str, x_labels: Sequence[str], y_labels: Sequence[str], dpi: int
+) -> tuple[FigureCanvasAgg, list[Axes]]:
+    """Return the canvas of a new figure of 6.4 × 4.8 inches, and a panel for each pair of labels.
+
+    A label that all panels of a grid share is written once.
+    """
+    figure = Figure(dpi=dpi)
+    canvas = FigureCanvasAgg(figure)
+    if len(x_labels) == 1:
+        labels = {"xlabel": printable(x_labels[0], 32), "ylabel": printable(y_labels[0], 32)}
+        return canvas, [figure.add_subplot(title=title, **labels)]
+    figure.set_layout_engine("constrained", rect=(0, 0, 0.99, 0.93))
+    figure.suptitle(title, x=0.02, y=0.98, ha="left")
+    columns = math.ceil(math.sqrt(len(x_labels)))
+    rows = math.ceil(len(x_labels) / columns)
+    panels = [figure.add_subplot(rows, columns, place) for place in range(1, len(x_labels) + 1)]
+    for panel, x_label, y_label in zip(panels, x_labels, y_labels, strict=True):
+        panel.ticklabel_format(scilimits=(-3, 4))
+        panel.tick_params(labelsize=7)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.get_offset_text().set_fontsize(7)  # the 1e6 at the end of an axis
+        if len(set(x_labels)) > 1:
+            panel.set_xlabel(printable(x_label, 16), size=8, labelpad=10)  # beneath the offset
+        if len(set(y_labels)) > 1:
+            panel.set_ylabel(printable(y_label, 16), size=8)
+    if len(set(x_labels)) == 1:
+        figure.supxlabel(printable(x_labels[0], 32), size=10)
+    if len(set(y_labels)) == 1:
+        figure.supylabel(printable(y_labels[0], 32), size=10)
+    return canvas, panels
+
+
+def draw(canvas: FigureCanvasAgg) -> None:
+    """Draw the figure, after moving the edges of its panel inwards if labels would be cut off."""
+    figure = canvas.figure
+    if len(figure.axes) == 1:
+        drawn, paper = figure.get_tightbbox(), figure.bbox_inches
+        if np.any(drawn.min < paper.min) or np.any(drawn.max > paper.max):
+            figure.tight_layout()
+    canvas.draw()
+
+
+def image_of(canvas: FigureCanvasAgg) -> Image.Image:
+    """Return a copy of what the canvas shows, RGB."""
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

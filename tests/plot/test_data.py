@@ -1,0 +1,110 @@
+from itertools import combinations
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.transforms import Bbox
+
+from stages.columns import Columns, unnamed
+from stages.plot.data import data_panels
+
+CITIES = [f"{letter}ton on the river" for letter in "ABCDEFGHIJKLMNO"]
+MIXED = Columns(features=["age", "city", "income"], targets=["price"], categories={"city": CITIES})
+
+
+def points(columns: Columns, rows: int = 40, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y, both float32: numbers up to the scale, and for each category one of its values."""
+    random = np.random.default_rng(0)
+    blocks = [
+        np.eye(len(columns.categories[name]))[random.integers(0, len(columns.categories[name]), rows)]
+        if name in columns.categories
+        else random.uniform(-scale, scale, (rows, 1))
+        for name in columns.features
+    ]
+    return np.hstack(blocks).astype("f4"), random.uniform(-scale, scale, (rows, len(columns.targets))).astype("f4")
+
+
+def tick_names(panel: Axes) -> list[str]:
+    return [label.get_text() for label in panel.get_xticklabels() if label.get_text()]
+
+
+def test_each_feature_has_a_panel_with_the_target_over_it() -> None:
+    x, y = points(MIXED)
+    _, panels = data_panels(x, y, MIXED, dpi=50)
+    assert [panel.get_xlabel() for panel in panels] == ["age", "city", "income"]
+    values = [x[:, 0], [row.tolist().index(1) for row in x[:, 1:16]], x[:, 16]]
+    for panel, expected in zip(panels, values, strict=True):
+        (line,) = panel.lines
+        np.testing.assert_array_equal(np.ravel(line.get_xdata()), expected)
+        np.testing.assert_array_equal(line.get_ydata(), y[:, 0])
+
+
+def test_the_values_of_a_category_stand_at_their_places_on_the_axis() -> None:
+    columns = Columns(features=["sex", "age"], targets=["y"], categories={"sex": ["female", "male"]})
+    _, (panel, _) = data_panels(*points(columns), columns, dpi=50)
+    assert tick_names(panel) == ["female", "male"]
+    assert [tick for tick in panel.get_xticks() if 0 <= tick <= 1] == [0, 1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 15, 400])
+def test_a_category_of_many_values_names_some_that_lie_apart(count: int) -> None:
+    names = [f"{value:03} on the river" for value in range(count)]
+    columns = Columns(features=["id"], targets=["y"], categories={"id": names})
+    _, (panel,) = data_panels(*points(columns), columns, dpi=100)
+    ticks = [tick for tick in panel.get_xticks() if tick in range(count)]
+    assert tick_names(panel) == [f"{int(tick):03} …river" for tick in ticks]
+    assert len(ticks) >= min(count, 15)
+    assert not_overlapping(panel)
+
+
+def not_overlapping(panel: Axes) -> bool:
+    boxes = [label.get_window_extent() for label in panel.get_xticklabels() if label.get_text()]
+    return not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+@pytest.mark.parametrize(
+    ("n_feature", "n_output", "title"),
+    [
+        (12, 1, "Training data"),
+        (13, 1, "Training data: first 12 of 13 features"),
+        (500, 1, "Training data: first 12 of 500 features"),
+        (6, 2, "Training data"),
+        (7, 2, "Training data: first 12 of 14 pairs of feature and target"),
+        (500, 50, "Training data: first 12 of 25000 pairs of feature and target"),
+    ],
+)
+def test_at_most_twelve_panels_are_drawn_and_the_title_says_of_how_many(
+    n_feature: int, n_output: int, title: str
+) -> None:
+    columns = unnamed(n_feature, n_output)
+    canvas, panels = data_panels(*points(columns), columns, dpi=50)
+    assert len(panels) == 12
+    assert canvas.figure.get_suptitle() == title
+
+
+def test_several_targets_are_drawn_over_each_feature_in_turn() -> None:
+    columns = unnamed(2, 2)
+    x, y = points(columns)
+    _, panels = data_panels(x, y, columns, dpi=50)
+    labels = [(panel.get_xlabel(), panel.get_ylabel()) for panel in panels]
+    assert labels == [("x_0", "y_0"), ("x_0", "y_1"), ("x_1", "y_0"), ("x_1", "y_1")]
+    for panel, feature, target in zip(panels, (0, 0, 1, 1), (0, 1, 0, 1), strict=True):
+        np.testing.assert_array_equal(np.ravel(panel.lines[0].get_xdata()), x[:, feature])
+        np.testing.assert_array_equal(panel.lines[0].get_ydata(), y[:, target])
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "scale"),
+    [
+        *((unnamed(2, 6), 1, scale) for scale in (0, 1)),
+        *((unnamed(1, 1), 40, scale) for scale in (0, 1e-45, 123456, 3e38)),
+        *((unnamed(12, 1), 40, scale) for scale in (1e-45, 1e-4, 1e5, 3e38)),
+        (MIXED, 1000, 1),
+    ],
+)
+def test_panels_and_their_labels_lie_apart_and_inside_the_picture(columns: Columns, rows: int, scale: float) -> None:
+    canvas, panels = data_panels(*points(columns, rows, scale), columns, dpi=100)
+    boxes = [box for panel in panels if (box := panel.get_tightbbox())]
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert Bbox.union([*boxes, canvas.figure.bbox]).bounds == canvas.figure.bbox.bounds
+    assert all(not_overlapping(panel) for panel in panels)
