@@ -96,6 +96,14 @@ def test_extreme_values_are_drawn_with_their_loss(n_feature: int, n_output: int,
         assert not red[:, [0, -1]].any()
 
 
+@pytest.mark.parametrize(("n_feature", "n_output"), [(1, 1), (1, 2), (2, 1), (2, 2)])
+def test_the_prediction_of_a_single_point_is_seen(n_feature: int, n_output: int) -> None:
+    shown = snapshots(n_feature, n_output)
+    shown = shown._replace(x=shown.x[:1], y=shown.y[:1], predictions=shown.predictions[:, :1], losses=np.ones(4))
+    pictures = learning.draw_learning(shown, unnamed(n_feature, n_output), dpi=60)
+    assert len({picture.tobytes() for picture in pictures}) == 4
+
+
 @pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
 @pytest.mark.parametrize(("n_feature", "n_output"), [(1, 1), (2, 3)])
 def test_nothing_red_is_cut_off(scale: float, n_feature: int, n_output: int) -> None:

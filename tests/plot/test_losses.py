@@ -55,11 +55,11 @@ def test_of_equal_validation_losses_the_first_is_marked() -> None:
     assert axes.lines[-1].get_xdata() == [1, 1]
 
 
-def test_the_loss_axis_holds_both_curves() -> None:
-    _, axes = losses.loss_axes({"loss": TRAINING, "validation_loss": VALIDATION * 1e6}, dpi=50)
-    low, high = axes.get_ylim()
-    assert low < TRAINING.min()
-    assert high > VALIDATION.max() * 1e6
+@pytest.mark.parametrize("training", [TRAINING, 0 * TRAINING])
+def test_the_labels_of_the_loss_axis_suit_both_curves(training: np.ndarray) -> None:
+    _, axes = losses.loss_axes({"loss": training, "validation_loss": 10 ** -np.linspace(0, 8, 200)}, dpi=50)
+    assert axes.get_yscale() == "log"
+    assert 2 <= len([label for label in axes.get_yticklabels() if label.get_text()]) <= 15
 
 
 def test_a_learning_rate_that_changes_is_drawn_beneath() -> None:
