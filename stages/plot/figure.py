@@ -72,13 +72,13 @@ def new_panels(
 
 
 def draw(canvas: FigureCanvasAgg) -> None:
-    """Draw the figure, after moving the edges of its panel inwards if labels would be cut off."""
-    figure = canvas.figure
-    if len(figure.axes) == 1:
-        drawn, paper = figure.get_tightbbox(), figure.bbox_inches
-        if np.any(drawn.min < paper.min) or np.any(drawn.max > paper.max):
-            figure.tight_layout()
+    """Draw the figure, and once more with more room around its only panel if an axis label was cut off."""
     canvas.draw()
+    panel, *others = canvas.figure.axes
+    left, below = panel.yaxis.label.get_window_extent().x0, panel.xaxis.label.get_window_extent().y0
+    if not others and min(left, below) < 0:
+        canvas.figure.tight_layout()
+        canvas.draw()
 
 
 def image_of(canvas: FigureCanvasAgg) -> Image.Image:
