@@ -13,10 +13,13 @@ from PIL import Image, ImageSequence
 from pydantic import ValidationError
 
 from stages import history
+from stages.columns import Columns
 from stages.errors import UserError
 from stages.history import Snapshots
 from stages.plot import defaults, pictures
 from stages.plot import stage as plot
+from stages.plot.data import draw_data
+from stages.plot.learning import draw_learning
 from tests.conftest import PROJECT, Copy
 from tests.plot.test_learning import snapshots
 
@@ -63,6 +66,17 @@ def test_the_animation_shows_each_picture_for_its_time_in_its_colours(plotted: P
             exact = (picture == colour).all(axis=2)
             assert exact.any()
             assert difference[exact].max() <= 1
+
+
+def test_the_pictures_show_the_names_that_the_history_has(plotted: Path) -> None:
+    columns = Columns(features=["age"], targets=["price"])
+    shown = snapshots()
+    history.write_snapshots("data/history.npz", shown._replace(columns=columns))
+    run()
+    with Image.open(plotted / "data.png") as picture:
+        assert picture.tobytes() == draw_data(shown.x, shown.y, columns, dpi=50).tobytes()
+    with Image.open(plotted / "learning/0.png") as picture:
+        assert picture.convert("RGB").tobytes() == next(draw_learning(shown, columns, 50)).convert("RGB").tobytes()
 
 
 def test_a_loss_table_of_other_epochs_than_the_history_is_reported(plotted: Path) -> None:
