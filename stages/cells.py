@@ -67,16 +67,14 @@ def numbers(column: pa.Array) -> tuple[np.ndarray, Problems]:
     """Return a column as float64 (n,), and its problems; what is no finite number is nan or infinite.
 
     Text is read as Python's float() reads it, but without underscores, and only with the digits 0 to 9. True and false
-    are 1 and 0, as text in any case.
+    are 1 and 0, as text in any case. Decimals are read as their text, so that they are rounded once.
     """
-    if pa.types.is_decimal(column.type) or pa.types.is_dictionary(column.type):
-        column = _as_text(column)  # rounded once, as in CSV; a dictionary may hold text
-    if _is_text(column.type):
-        return _numbers_in_text(column)
-    try:
-        values = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    except pa.ArrowNotImplementedError:
+    types = pa.types
+    if types.is_temporal(column.type):
         return np.full(len(column), np.nan), _of_another_type(column)
+    if not any(check(column.type) for check in (types.is_integer, types.is_floating, types.is_boolean, types.is_null)):
+        return _numbers_in_text(column)
+    values = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return values, {"missing": np.isnan(values), "infinite": np.isinf(values)}
 
 
@@ -92,7 +90,7 @@ def narrowed(values: np.ndarray) -> tuple[np.ndarray, Problems]:
 def text(column: pa.Array) -> tuple[pa.Array, Problems]:
     """Return a column as text without the whitespace around it, null where it is missing, and its problems."""
     try:
-        cells = pc.utf8_trim_whitespace(_as_text(column))
+        cells = pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
     except pa.ArrowNotImplementedError:
         return pa.nulls(len(column), pa.string()), _of_another_type(column)
     cells = pc.if_else(pc.is_in(cells, MISSING), None, cells)
@@ -133,26 +131,20 @@ class Rounding:
         return f"{rounded} {deviation:.2g}: subtract an offset from them, such as {self.offset:g}"
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return any(check(kind) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
-
-
-def _as_text(column: pa.Array) -> pa.Array:
-    return pc.cast(column, pa.string())
-
-
 def _numbers_in_text(column: pa.Array) -> tuple[np.ndarray, Problems]:
-    try:
-        values = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
-        if np.isfinite(values).all():
-            return values, {}
-    except pa.ArrowInvalid:
-        pass  # look closer, which takes longer
+    if pa.types.is_string(column.type):
+        try:
+            values = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
+            if np.isfinite(values).all():
+                return values, {}
+        except pa.ArrowInvalid:
+            pass  # look closer, which takes longer
     cells, problems = text(column)
     plain = pc.if_else(pc.match_substring_regex(cells, NUMBER), cells, None)
     truth = pc.index_in(pc.utf8_lower(cells), value_set=pa.array(["false", "true"]))
     values = pc.coalesce(pc.cast(plain, pa.float64()), pc.cast(truth, pa.float64())).to_numpy(zero_copy_only=False)
-    return values, problems | {"not numeric": np.isnan(values) & ~problems["missing"], "infinite": np.isinf(values)}
+    other = np.isnan(values) & pc.is_valid(cells).to_numpy(zero_copy_only=False)
+    return values, problems | {"not numeric": other, "infinite": np.isinf(values)}
 
 
 def _of_another_type(column: pa.Array) -> Problems:

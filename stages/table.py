@@ -4,6 +4,7 @@ CSV is UTF-8 text with a header; double quotes enclose a value. Rows are counted
 lines, and through all files of a folder, which are read in the order of their names.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ ACCOUNTS = {  # of what Arrow says otherwise
     "Empty CSV": "it is empty",
     "UTF8": "it is not UTF-8 text: save it as UTF-8",
     "utf-8": "it is not UTF-8 text: save it as UTF-8",
+    "\0": "it is not UTF-8 text: save it as UTF-8",
     "straddl": "a row is longer than 1 MiB: look for a quote that is not closed",
 }
 
@@ -59,14 +61,15 @@ class Table:
         """
         found: dict[str, set[str]] = {name: set() for name in names}
         faults = Faults(self.path)
-        for first, batch in self._batches(names) if names else ():
-            for name, column in batch.items():
-                text, problems = cells.text(column)
-                faults.add(name, column, problems, first)
-                found[name].update(pc.unique(text).drop_null().to_pylist())
-                if len(found[name]) > MAX_VALUES:
-                    many = f"has {len(found[name])} different values or more, and a category can have {MAX_VALUES}"
-                    raise UserError(f"{self.path}: column {printable(name)}: {many}")
+        with _reading(self.path):
+            for first, batch in self._batches(names) if names else ():
+                for name, column in batch.items():
+                    text, problems = cells.text(column)
+                    faults.add(name, column, problems, first)
+                    found[name].update(pc.unique(text).drop_null().to_pylist())
+                    if len(found[name]) > MAX_VALUES:
+                        many = f"has {len(found[name])} different values or more, and a category can have {MAX_VALUES}"
+                        raise UserError(f"{self.path}: column {printable(name)}: {many}")
         faults.check()
         return {name: sorted(values) for name, values in found.items()}
 
@@ -82,21 +85,22 @@ class Table:
         places |= {name: n_feature + index for index, name in enumerate(names[len(columns.features) :])}
         faults = Faults(self.path)
         roundings = {name: Rounding() for name in names if learning and name not in columns.categories}
-        for first, batch in self._batches(names):
-            rows = np.zeros((len(batch[names[0]]), n_feature + len(names) - len(columns.features)), np.float32)
-            for name, column in batch.items():
-                if name in columns.categories:
-                    codes, problems = cells.codes(column, columns.categories[name])
-                    rows[np.arange(len(rows)), places[name] + codes] = 1  # where there is no code, there is a fault
-                else:
-                    values, problems = cells.numbers(column)
-                    rows[:, places[name]], unfit = cells.narrowed(values)
-                    problems = problems | unfit
-                faults.add(name, column, problems, first)
-                if name in roundings and not faults:
-                    roundings[name].add(values, rows[:, places[name]])
-            if not faults:
-                yield rows
+        with _reading(self.path):
+            for first, batch in self._batches(names):
+                rows = np.zeros((len(batch[names[0]]), n_feature + len(names) - len(columns.features)), np.float32)
+                for name, column in batch.items():
+                    if name in columns.categories:
+                        codes, problems = cells.codes(column, columns.categories[name])
+                        rows[np.arange(len(rows)), places[name] + codes] = 1  # where there is no code, there is a fault
+                    else:
+                        values, problems = cells.numbers(column)
+                        rows[:, places[name]], unfit = cells.narrowed(values)
+                        problems = problems | unfit
+                    faults.add(name, column, problems, first)
+                    if name in roundings and not faults:
+                        roundings[name].add(values, rows[:, places[name]])
+                if not faults:
+                    yield rows
         if not faults:
             lines = {name: rounding.fault() for name, rounding in roundings.items()}
             faults.lines = [f"column {printable(name)}: {line}" for name, line in lines.items() if line]
@@ -138,7 +142,8 @@ def _found(path: str, names: list[str]) -> dict[str, str]:
         header.setdefault(raw.strip(), []).append(raw)
     counts = {name: len(header.get(name, [])) for name in names}
     if missing := [name for name, count in counts.items() if count == 0]:
-        there = f"{_listed(list(header))}{SEPARATORS if len(header) == 1 else ''}"
+        unparted = len(header) == 1 and re.search(r"[,;\t|]", next(iter(header)))
+        there = f"{_listed(list(header))}{SEPARATORS if unparted else ''}"
         raise UserError(f"{path}: has no column {_listed(missing)}: it has {there}")
     if "" in counts:
         raise UserError(f"{path}: has a column without a name: name it, or list the others in generate.features")
@@ -177,19 +182,13 @@ def _csv(path: str, names: list[str] | None = None) -> Iterator[csv.CSVStreaming
 
     Raises UserError if a row is longer or shorter than the header.
     """
-    ragged: list[csv.InvalidRow] = []
-
-    def refuse(row: csv.InvalidRow) -> str:
-        ragged.append(row)
-        return "error"
-
     delimiter = next(delimiter for suffix, delimiter in DELIMITERS.items() if path.endswith(suffix))
     try:
         with pa.input_stream(path, compression="gzip" if path.endswith(".gz") else None) as stream:
             yield csv.open_csv(
                 stream,
                 csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),  # threads would not number the rows
-                csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=refuse),
+                csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
                 csv.ConvertOptions(
                     include_columns=names,
                     column_types=dict.fromkeys(names or [], pa.string()),
@@ -197,11 +196,12 @@ def _csv(path: str, names: list[str] | None = None) -> Iterator[csv.CSVStreaming
                 ),
             )
     except pa.ArrowInvalid as error:
-        if not ragged:
+        ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error))
+        if not ragged or "\0" in str(error):
             raise
-        row = ragged[0]
-        count = f"{counted(row.actual_columns, 'value')}, and the header has {counted(row.expected_columns, 'name')}"
-        raise UserError(f"{path}: row {row.number - 1} has {count}") from error
+        row, names_wanted, values = map(int, ragged.groups())  # the header is row 1
+        count = f"{counted(values, 'value')}, and the header has {counted(names_wanted, 'name')}"
+        raise UserError(f"{path}: row {row - 1} has {count}: correct the row") from error
 
 
 @contextmanager
@@ -213,7 +213,7 @@ def _reading(path: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise UserError(f"{path}: is missing: put the table there, or run `dvc pull` if DVC tracks it") from error
-    except Exception as error:  # a damaged file makes Arrow raise all kinds of errors
+    except (OSError, UnicodeError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or error
         accounts = [account for words, account in ACCOUNTS.items() if words in str(reason)]
         raise UserError(f"{path}: cannot be read: {printable(*accounts[:1] or [one_line(reason)])}") from error

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stages import dataset
+from stages.columns import Columns
 from stages.dataset import Dataset
 from stages.errors import UserError
 
@@ -26,18 +27,47 @@ def path(tmp_path: Path) -> str:
 @pytest.mark.parametrize("variance", [None, 0.0, 0.25])
 def test_what_is_written_is_read_back(path: str, variance: float | None) -> None:
     dataset.write(path, Dataset(X, Y, variance))
-    x, y, noise_variance = dataset.read(path)
+    x, y, noise_variance, columns = dataset.read(path)
     assert torch.equal(x, X)
     assert torch.equal(y, Y)
     assert noise_variance == variance
+    assert columns is None
+
+
+NO_COLUMNS = "columns must be text in JSON as stages/columns.py describes it"
+COLUMNS = Columns(features=["sex"], targets=["größe, in m"], categories={"sex": ["female", "male"]})
+
+
+def test_the_names_of_the_columns_are_read_back(path: str) -> None:
+    dataset.write(path, Dataset(X, Y, columns=COLUMNS))
+    assert dataset.read(path).columns == dataset.read(path).names == COLUMNS
+
+
+def test_columns_without_names_have_letters(path: str) -> None:
+    assert Dataset(X, Y).names == Columns(features=["x_0", "x_1"], targets=["y"])
+    assert Dataset(Y, X).names == Columns(features=["x"], targets=["y_0", "y_1"])
+
+
+def test_names_of_other_columns_are_not_written(path: str) -> None:
+    with pytest.raises(UserError, match="columns must name 1 of x and 2 of y, got 2 and 1$"):
+        dataset.write(path, Dataset(Y, X, columns=COLUMNS))
+    assert not Path(path).exists()
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([X, Y], "must hold a dict of x, y and, optionally, noise_variance"),
-        ({"x": X}, "must hold a dict of x, y and, optionally, noise_variance"),
-        ({"x": X, "y": Y, "z": Y}, "must hold a dict of x, y and, optionally, noise_variance"),
+        ([X, Y], "must hold a dict of x, y and, optionally, noise_variance and columns"),
+        ({"x": X}, "must hold a dict of x, y and, optionally, noise_variance and columns"),
+        ({"x": X, "y": Y, "z": Y}, "must hold a dict of x, y and, optionally, noise_variance and columns"),
+        ({"x": X, "y": Y, "columns": COLUMNS.model_dump_json()[:-1]}, NO_COLUMNS),
+        ({"x": X, "y": Y, "columns": "{}"}, NO_COLUMNS),
+        ({"x": X, "y": Y, "columns": 3}, NO_COLUMNS),
+        ({"x": X, "y": Y, "columns": None}, NO_COLUMNS),
+        (
+            {"x": Y, "y": Y, "columns": COLUMNS.model_dump_json()},
+            "columns must name 1 of x and 1 of y, got 2 and 1",
+        ),
         ({"x": X, "y": 3}, "y must be a float32 tensor of two dimensions, got int"),
         ({"x": X.double(), "y": Y}, r"x must be a float32 tensor of two dimensions, got torch.float64 \(5, 2\)"),
         ({"x": X, "y": Y[:, 0]}, r"y must be a float32 tensor of two dimensions, got torch.float32 \(5,\)"),

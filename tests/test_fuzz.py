@@ -114,7 +114,7 @@ def test_fuzz_a_dataset_with_mutated_bytes_is_refused_or_as_it_was(
     points: Path, edits: list[tuple[float, int]], cut: int
 ) -> None:
     content = bytearray(points.read_bytes())
-    x, y, _ = dataset.read(str(points))
+    x, y, *_ = dataset.read(str(points))
     for place, value in edits:
         content[int(place * len(content))] = value
     path = points.with_name("mutated.pt")

@@ -15,7 +15,8 @@ from stages.params import Exact, Section, must_be
 
 
 def _below_raw(path: str) -> str:
-    if PurePosixPath(path).parts[:2] != ("data", "raw") or ".." in re.split(r"[/\\]", path):
+    folders = PurePosixPath(path).parts[:-1]
+    if folders[:2] != ("data", "raw") or ".." in re.split(r"[/\\]", path):
         raise ValueError("must be below data/raw/, where DVC notices changes, such as data/raw/houses.csv")
     return path
 

@@ -1,15 +1,29 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
 import torch
 
 from stages import dataset
+from stages.columns import Columns
 from stages.generate import curve
 from stages.generate import stage as generate
 from stages.generate.curve import Curve
+from tests.conftest import PROJECT
 
-SETTINGS = {"points": 100, "test_points": 50, "low": -1.0, "high": 1.0, "noise": 0.2, "seed": 1}
+SETTINGS: dict[str, Any] = {
+    "source": "curve",
+    "points": 100,
+    "test_points": 50,
+    "low": -1.0,
+    "high": 1.0,
+    "noise": 0.2,
+    "seed": 1,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +38,7 @@ def generated(**changes: Any) -> tuple[bytes, bytes]:
 
 def test_training_points_are_evenly_spaced_and_the_noise_lies_above_the_parabola() -> None:
     generated(points=1001, low=-3.0, high=5.0, noise=0.5)
-    x, y, _ = dataset.read("data/train.pt")
+    x, y, *_ = dataset.read("data/train.pt")
     assert x.shape == y.shape == (1001, 1)
     torch.testing.assert_close(x[:, 0].double(), torch.linspace(-3, 5, 1001, dtype=torch.float64), atol=1e-6, rtol=0)
     noise = y.double() - x.double() ** 2
@@ -35,7 +49,7 @@ def test_training_points_are_evenly_spaced_and_the_noise_lies_above_the_parabola
 
 def test_test_points_are_uniform_on_the_same_interval() -> None:
     generated(test_points=100_000, low=-3.0, high=5.0)
-    x, y, _ = dataset.read("data/test.pt")
+    x, y, *_ = dataset.read("data/test.pt")
     assert -3 <= x.min() < -2.99
     assert 4.99 < x.max() <= 5
     torch.testing.assert_close(x.histc(4, -3, 5), torch.full((4,), 25_000.0), atol=1000, rtol=0)
@@ -50,7 +64,7 @@ def test_the_noise_floor_is_the_mse_of_the_best_constant_above_the_parabola() ->
 
 def test_without_noise_the_points_lie_on_the_parabola() -> None:
     generated(noise=0)
-    x, y, _ = dataset.read("data/train.pt")
+    x, y, *_ = dataset.read("data/train.pt")
     assert torch.equal(y, x * x)
 
 
@@ -68,3 +82,34 @@ def test_any_other_change_changes_both_sets(change: dict[str, Any]) -> None:
 def test_one_point_is_enough() -> None:
     generated(points=1, test_points=1)
     assert dataset.read("data/train.pt")[0].tolist() == [[-1]]
+
+
+def test_the_curve_has_no_names_of_columns_and_needs_no_reader_of_tables() -> None:
+    generated()
+    assert dataset.read("data/train.pt").columns is None
+    code = f"""
+        import sys
+        from stages.generate import stage
+        from stages.generate.curve import Curve
+        stage.run(stage.Params(kernels="portable", generate=Curve(**{SETTINGS})))
+        assert "pyarrow" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", dedent(code)], check=True, env=os.environ | {"PYTHONPATH": str(PROJECT)})
+
+
+def test_the_rows_of_a_table_are_written_with_the_names_of_its_columns() -> None:
+    Path("data/raw").mkdir(parents=True)
+    Path("data/raw/t.csv").write_text("a,b\n" + "".join(f"{i},{i * i}\n" for i in range(10)))
+    settings = {
+        "source": "table",
+        "path": "data/raw/t.csv",
+        "target": "b",
+        "features": None,
+        "test_fraction": 0.2,
+        "seed": 1,
+    }
+    generate.run(generate.Params.model_validate({"kernels": "portable", "generate": settings}))
+    train, test = dataset.read("data/train.pt"), dataset.read("data/test.pt")
+    assert train.columns == test.columns == Columns(features=["a"], targets=["b"])
+    assert (len(train.x), len(test.x)) == (8, 2)
+    assert torch.equal(torch.cat([train.x, test.x]) ** 2, torch.cat([train.y, test.y]))

@@ -1,0 +1,206 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stages import params
+from stages.columns import Columns
+from stages.dataset import Dataset
+from stages.errors import UserError
+from stages.generate import split
+from stages.generate.own_table import OwnTable, points_of_table
+from stages.generate.stage import Params
+from tests.conftest import LESSON
+
+SETTINGS: dict[str, Any] = {
+    "source": "table",
+    "path": "data/raw/t.csv",
+    "target": "price",
+    "features": None,
+    "test_fraction": 0.2,
+    "seed": 1,
+}
+DIFFERENT = "a list of different names"
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(tmp_path / "data/raw").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+
+
+def points(content: str, **changes: Any) -> tuple[Dataset, Dataset]:
+    Path("data/raw/t.csv").write_text(content, encoding="utf-8")
+    settings = {key: value for key, value in (SETTINGS | changes).items() if value != "absent"}
+    return points_of_table(OwnTable(**settings))
+
+
+def told(content: str, **changes: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        points(content, **changes)
+    return str(caught.value)
+
+
+def table(n: int) -> str:
+    return "area,price,city\n" + "".join(f"{i},{i}.5,{'ab'[i % 2]}\n" for i in range(n))
+
+
+def checked(generate: Any) -> Params:
+    return params.check("params.yaml", params.load(str(LESSON)) | {"generate": generate}, Params)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": "tabel"}, "source: must be 'curve' or 'table', got 'tabel'"),
+        ({"source": ["table"]}, "source: must be 'curve' or 'table', got ['table']"),
+        ({"source": "absent"}, "source: is missing"),
+        ({"path": "absent"}, "path: is missing"),
+        ({"points": 3}, "points: is not a known key, got 3"),
+        ({"table": 3}, "table: is not a known key, got 3"),
+        ({"target": []}, f"target: must be the name of a column, or {DIFFERENT}, got []"),
+        ({"target": ["a", "a"]}, f"target: must be the name of a column, or {DIFFERENT}, got ['a', 'a']"),
+        ({"target": ""}, f"target: must be the name of a column, or {DIFFERENT}, got ''"),
+        ({"target": 3}, f"target: must be the name of a column, or {DIFFERENT}, got 3"),
+        ({"features": []}, f"features: must be null, or {DIFFERENT}, got []"),
+        ({"features": "area"}, f"features: must be null, or {DIFFERENT}, got 'area'"),
+        ({"features": ["a", "price"]}, "features: must not name the target 'price', got ['a', 'price']"),
+        ({"categories": ["price"]}, "categories: must not name the target 'price', got ['price']"),
+        ({"categories": ["a", "a"]}, f"categories: must be {DIFFERENT}, got ['a', 'a']"),
+        (
+            {"features": ["a"], "categories": ["b"]},
+            "categories: must be among generate.features, which 'b' is not, got ['b']",
+        ),
+        ({"test_fraction": 0}, "test_fraction: must be greater than 0, got 0"),
+        ({"test_fraction": 1}, "test_fraction: must be less than 1, got 1"),
+        (
+            {"test_path": "data/raw/u.csv"},
+            "test_path: must be given if generate.test_fraction is not, and only then, got 'data/raw/u.csv'",
+        ),
+        (
+            {"test_fraction": "absent"},
+            "test_path: must be given if generate.test_fraction is not, and only then, got None",
+        ),
+        ({"seed": "absent"}, "seed: must be given with generate.test_fraction, got None"),
+        ({"seed": -1}, "seed: must be greater than or equal to 0, got -1"),
+        ({"seed": 2**31}, "seed: must be less than 2147483648, got 2147483648"),
+    ],
+)
+def test_each_fault_of_the_section_is_reported_in_a_line(change: dict[str, Any], message: str) -> None:
+    settings = {key: value for key, value in (SETTINGS | change).items() if value != "absent"}
+    with pytest.raises(UserError) as caught:
+        checked(settings)
+    assert str(caught.value) == f"params.yaml: generate.{message}"
+
+
+def test_a_section_that_is_no_mapping_is_reported_in_a_line() -> None:
+    with pytest.raises(UserError, match="^params.yaml: generate: must be a mapping, got 3$"):
+        checked(3)
+
+
+@pytest.mark.parametrize("name", ["path", "test_path"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/data/raw/t.csv",
+        "data/t.csv",
+        "data/raw/../t.csv",
+        "data/raw",
+        "t.csv",
+        r"data/raw/..\t.csv",
+        "data/rawer/t",
+        "",
+    ],
+)
+def test_a_table_that_dvc_does_not_watch_is_refused(name: str, path: str) -> None:
+    settings = SETTINGS | {name: path} | ({"test_fraction": None} if name == "test_path" else {})
+    rule = "must be below data/raw/, where DVC notices changes, such as data/raw/houses.csv"
+    with pytest.raises(UserError) as caught:
+        checked(settings)
+    assert str(caught.value) == f"params.yaml: generate.{name}: {rule}, got {path!r}"
+
+
+def test_a_table_to_test_on_tolerates_a_seed_and_needs_none() -> None:
+    for seed in (1, None):
+        checked(SETTINGS | {"test_fraction": None, "test_path": "data/raw/u.csv", "seed": seed})
+
+
+def test_the_rows_are_split_at_random_and_stay_in_order() -> None:
+    train, test = points(table(100), categories=["city"])
+    assert (len(train.x), len(test.x)) == (80, 20)
+    assert train.names.x_names() == ["area", "city=a", "city=b"]
+    for part in (train, test):
+        area = part.x[:, 0]
+        assert (area.diff() > 0).all()
+        assert torch.equal(part.y[:, 0], area + 0.5)
+        assert torch.equal(part.x[:, 2], area % 2)
+    assert sorted([*train.x[:, 0].tolist(), *test.x[:, 0].tolist()]) == list(range(100))
+    drawn = torch.randperm(100, generator=torch.Generator().manual_seed(1))[:20]
+    assert test.x[:, 0].tolist() == sorted(drawn.tolist())
+    assert not torch.equal(points(table(100), features=["area"], seed=2)[1].x[:, 0], test.x[:, 0])
+
+
+def test_features_keep_the_order_in_which_they_are_given() -> None:
+    train, _ = points(table(10), target=["city"][:0] or "area", features=["city", "price"], categories=["city"])
+    assert train.names == Columns(features=["city", "price"], targets=["area"], categories={"city": ["a", "b"]})
+
+
+def test_a_table_of_its_own_to_test_on_may_have_its_columns_in_any_order() -> None:
+    Path("data/raw/u.csv").write_text("price,other,area\n7,x,8\n")
+    split_off = {"test_fraction": "absent", "test_path": "data/raw/u.csv"}
+    train, test = points(table(10), features=["area"], **split_off)
+    assert len(train.x) == 10
+    assert (test.x.tolist(), test.y.tolist()) == ([[8]], [[7]])
+    assert train.columns == test.columns
+    Path("data/raw/u.csv").write_text("area\n8\n")
+    assert told(table(10), features=["area"], **split_off) == "data/raw/u.csv: has no column price: it has area"
+    Path("data/raw/u.csv").write_text("price,area,city\n7,8,a\n7,8,c\n")
+    line = "column city: 1 value is in no training row, such as 'c', in row 2: "
+    assert told(table(10), categories=["city"], **split_off).startswith(f"data/raw/u.csv: {line}")
+
+
+def test_several_targets_are_the_columns_of_y() -> None:
+    train, _ = points(table(10), target=["price", "area"], features=["city"], categories=["city"])
+    assert torch.equal(train.y[:, 0], train.y[:, 1] + 0.5)
+
+
+@pytest.mark.parametrize(("n", "left"), [(2, "2 rows to train on and 0 rows"), (1, "1 row to train on and 0 rows")])
+def test_a_table_that_is_too_small_to_split_is_refused(n: int, left: str) -> None:
+    line = f"generate.test_fraction leaves {left} to test on: at least 2 and 1 are needed"
+    assert told(table(n), features=["area"]) == f"data/raw/t.csv: {line}"
+    line = "generate.test_fraction leaves 1 row to train on and 2 rows to test on: at least 2 and 1 are needed"
+    assert told(table(3), features=["area"], test_fraction=0.6) == f"data/raw/t.csv: {line}"
+    assert len(points(table(3), features=["area"], test_fraction=0.4)[1].x) == 1
+
+
+def test_a_value_that_only_test_rows_have_is_named() -> None:
+    _, test = points(table(100), features=["area"])
+    rows = [int(area) + 1 for area in test.x[:4, 0]]
+    lines = table(100).splitlines()
+    for row in rows:
+        lines[row] = lines[row].replace(",b", ",a").replace(",a", ",rare")
+    first = ", ".join(map(str, rows[:3]))
+    advice = "leave such rows out, or choose another generate.seed"
+    assert told("\n".join(lines), categories=["city"]) == (
+        f"data/raw/t.csv: column city: 'rare' is in no training row, but first in rows {first}: {advice}"
+    )
+
+
+def test_a_table_of_nothing_but_the_target_is_refused() -> None:
+    assert told("price\n1\n2\n") == "data/raw/t.csv: has no columns but the target"
+    assert told("price,,\n1,2,3\n").startswith("data/raw/t.csv: has a column without a name: ")
+    assert told("price,a,a\n1,2,3\n").startswith("data/raw/t.csv: has more than one column a: ")
+
+
+def test_pieces_are_parted_as_if_they_were_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split, "PIECE_BYTES", 100)
+    rows = np.random.default_rng(1).random((50, 3), np.float32)
+    is_test = split.drawn("t", 50, 0.3, 1)
+    pieces = list(split.in_pieces(np.array_split(rows, 20)))
+    assert 1 < len(pieces) < 20
+    train, test = split.parted(pieces, is_test, Columns(features=["a", "b"], targets=["c"]))
+    assert not pieces
+    for part, expected in ((train, rows[~is_test]), (test, rows[is_test])):
+        np.testing.assert_array_equal(np.hstack([part.x, part.y]), expected)
