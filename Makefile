@@ -1,5 +1,6 @@
 # make repro: run what is stale.  make test: run the whole suite.  make quick: run the tests that start no process of
-# the project.  make lint: check formatting, code and types.  All create .venv first if it is missing or outdated.
+# the project.  make lint: check formatting, code and types.  make example: run the example with a table in a clone of
+# its own, .example/.  All create .venv first if it is missing or outdated.
 PYTHON ?= python3
 
 # DVC runs the stages with the first `python` on PATH.
@@ -7,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 REQUIREMENTS := $(wildcard requirements.txt constraints.txt stages/requirements*.txt stages/*/requirements*.txt)
 
-.PHONY: repro test quick lint schema bench
+.PHONY: repro test quick lint schema example bench
 
 repro: .venv/ready
 	.venv/bin/dvc repro
@@ -25,6 +26,13 @@ lint: .venv/ready
 
 schema: .venv/ready
 	.venv/bin/python -m tools.params_schema
+
+# The clone shares DVC's cache, so that what was computed once is there at once the next time.
+example: .venv/ready
+	rm -rf .example
+	git clone --quiet . .example
+	cp examples/auto-mpg/params.yaml .example/
+	cd .example && dvc cache dir --local $(CURDIR)/.dvc/cache && dvc repro && dvc metrics show
 
 # make bench QUICK=1: a quick look, in two or three minutes.
 bench: .venv-bench/ready

@@ -28,23 +28,21 @@ def lines(model: str, table: str) -> Iterator[bytes]:
     from pyarrow import csv as arrow_csv
 
     from stages import models, network
-    from stages.columns import Columns
     from stages.errors import UserError
     from stages.table import Table
 
     net = models.load(model)
-    columns = Columns.model_validate_json(net.columns)
     header = io.StringIO()
-    csv.writer(header, lineterminator="\n").writerow(columns.targets)
+    csv.writer(header, lineterminator="\n").writerow(net.names.targets)
     yield header.getvalue().encode()
     without_header = arrow_csv.WriteOptions(include_header=False)
-    for rows in Table(table).rows(columns, targets=False):
+    for rows in Table(table).rows(net.names, targets=False):
         for x in torch.from_numpy(rows).split(max(1, CHUNK_VALUES // rows.shape[1])):
             y = network.predict(net, x)
             if not y.isfinite().all():
                 raise UserError(f"{model}: must predict finite values for {table}, got nan or inf")
             buffer = pa.BufferOutputStream()
-            arrow_csv.write_csv(pa.table(list(y.T.numpy()), columns.targets), buffer, without_header)
+            arrow_csv.write_csv(pa.table(list(y.T.numpy()), net.names.targets), buffer, without_header)
             yield buffer.getvalue()
 
 

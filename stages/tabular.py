@@ -30,6 +30,11 @@ class Tabular(nn.Module):
         self.register_buffer("y_deviation", torch.ones(n_output, dtype=torch.float64))
         self.net = net
 
+    @property
+    def names(self) -> Columns:
+        """What the columns of x and y are called."""
+        return Columns.model_validate_json(self.columns)
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the predictions, (n, n_output), for x, (n, n_feature), both in the columns' own units."""
         return self.unstandardize(self.net(standardized(x, self.x_mean, self.x_deviation)))
