@@ -16,12 +16,12 @@ from stages import dataset, files, history, models
 from stages.errors import UserError
 from tests.conftest import ENVIRONMENT, PROJECT, Copy
 
-SIZES = (1, 10, 1)
+BLUEPRINT = models.Blueprint(1, 10, 1)
 READERS: dict[str, Callable[[str], object]] = {
     "data/train.pt": dataset.read,
     "data/test.pt": dataset.read,
-    "data/net.pkl": lambda path: models.restore_net(path, *SIZES),
-    "data/net_params.pkl": lambda path: models.restore_params(path, "module", *SIZES),
+    "data/net.pkl": lambda path: models.restore_net(path, BLUEPRINT),
+    "data/net_params.pkl": lambda path: models.restore_params(path, "module", BLUEPRINT),
     "data/history.npz": history.read_snapshots,
     "data/loss.csv": history.read_losses,
 }
