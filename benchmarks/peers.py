@@ -9,6 +9,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,9 +67,10 @@ def ours(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) -> Peer
 
     from stages import params
     from stages.train.batches import Batches, fitting_micro_size
-    from stages.train.checkpoint import Checkpoint, remove
+    from stages.train.checkpoint import PATH, Checkpoint
     from stages.train.ranks import Ranks
-    from stages.train.stage import Train, train
+    from stages.train.settings import Train
+    from stages.train.training import train
 
     section = params.load(str(PROJECT / "params.yaml"))["train"] | {"batch_size": size, "learning_rate": RATE}
     settings = Train.model_validate(section)
@@ -76,10 +78,10 @@ def ours(x: ndarray, y: ndarray, first: list[ndarray], size: int | None) -> Peer
     batches = Batches(torch.from_numpy(x), torch.from_numpy(y), size, micro_size, ranks, settings.seed)
 
     def fit(epochs: int) -> None:
-        checkpoint = Checkpoint({}, ranks)
+        checkpoint = Checkpoint({}, epochs, ranks)
         with redirect_stderr(Terminal()):
-            train(net, batches, settings.model_copy(update={"epochs": epochs}), checkpoint)
-        remove()  # else the next training would go on from it
+            train(net, batches, None, settings.model_copy(update={"epochs": epochs}), checkpoint)
+        Path(PATH).unlink()  # else the next training would go on from it
 
     return Peer(fit, lambda: list(net.parameters()))
 

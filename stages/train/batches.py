@@ -46,11 +46,11 @@ class Batches:
         batches = [self.full] if self.size is None else self._shuffled(self.size, epoch)
         for step, batch in enumerate(islice(batches, skip, None), start=skip):
             if seeded:
-                torch.manual_seed(_mixed(self.seed, epoch, step, self.ranks.rank))
+                torch.manual_seed(mixed(self.seed, epoch, step, self.ranks.rank))
             yield batch
 
     def _shuffled(self, size: int, epoch: int) -> Iterator[Batch]:
-        generator = torch.Generator().manual_seed(_mixed(self.seed, epoch))
+        generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
         order = torch.randperm(len(self.x), generator=generator).to(self.x.device)
         for rows in order.split(size * max(1, self.micro_size // size)):  # picking many small batches at once is faster
             for x, y in zip(self.x[rows].split(size), self.y[rows].split(size), strict=True):
@@ -69,7 +69,7 @@ class Batches:
         return Batch(micro_batches, len(x) / len(self.x))
 
 
-def _mixed(*numbers: int) -> int:
+def mixed(*numbers: int) -> int:
     """Return a 32-bit seed mixed from the numbers; torch's CPU generator reads no more bits than that."""
     return np.random.SeedSequence(numbers).generate_state(1).item()
 

@@ -1,12 +1,10 @@
-"""The checkpoint that an interrupted training resumes from.
+"""The checkpoint that an interrupted training resumes from, and that a finished one leaves for one of more epochs.
 
-It is in .checkpoint/, which both git and DVC ignore, from a few seconds into a training until its outputs are written.
-Only a training with the same fingerprint resumes from it: one that would have reached the same state, bit for bit.
+It is in .checkpoint/, which both git and DVC ignore. Only a training with the same fingerprint uses it: one that would
+have reached the same state, bit for bit. How many epochs it trains is not part of that.
 """
 
 import copy
-import hashlib
-import io
 import signal
 import sys
 import time
@@ -15,24 +13,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
-from stages import files
 from stages.errors import UserError
+from stages.train import state_file
 from stages.train.ranks import Ranks
 
 PATH = ".checkpoint/train"
+FINISHED = ".checkpoint/finished"
+FINISHED_BYTES = 1 << 30  # a larger one is not kept: whatever is trained next would first read a gigabyte, in vain
 INTERVAL = 5.0  # seconds from one checkpoint to the next, at least
-DIGEST_BYTES = hashlib.blake2b().digest_size
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Checkpoint:
     """Saves the state of a training in a file, and restores it: any objects with state_dict() and load_state_dict()."""
 
-    def __init__(self, fingerprint: dict[str, str], ranks: Ranks) -> None:
-        self.fingerprint, self.ranks = fingerprint, ranks
+    def __init__(self, fingerprint: dict[str, str], epochs: int, ranks: Ranks) -> None:
+        self.fingerprint, self.epochs, self.ranks = fingerprint, epochs, ranks
         self.stopped = False
         self.due = time.monotonic() + INTERVAL
         self.warned = False
@@ -53,9 +51,11 @@ class Checkpoint:
             for number, handler in former.items():
                 signal.signal(number, handler)
 
-    def save_if_due(self, progress: str, **parts: Any) -> None:
+    def save_if_due(self, position: tuple[int, int], *, ended: bool = False, **parts: Any) -> None:
         """Save the state if a checkpoint is due. Raises UserError once it is saved if the user asked to stop.
 
+        `position` is how many epochs have ended and how many steps were taken since. It is due in any case if the last
+        epoch has `ended`: a failure to save is of no interest then.
         Only rank 0 saves, for all ranks; the others pass on to it that they were asked to stop.
         """
         if self.ranks.rank > 0:
@@ -63,79 +63,98 @@ class Checkpoint:
                 self.ranks.ask_to_stop()
             return
         self.stopped = self.stopped or self.ranks.asked_to_stop()
-        if not (self.stopped or time.monotonic() > self.due):
+        if not (self.stopped or ended or time.monotonic() > self.due):
             return
         began, failure = time.monotonic(), None
+        state = {"fingerprint": self.fingerprint, "epochs": self.epochs, "position": position}
+        state |= {name: part.state_dict() for name, part in parts.items()}
         try:
-            self._save(progress, {name: part.state_dict() for name, part in parts.items()})
+            state_file.write(PATH, state, durable=not ended)
         except UserError as error:
             failure = error
-        ended = time.monotonic()
-        self.due = ended + max(INTERVAL, 20 * (ended - began))  # large states less often: at most 5% of the time
+        now = time.monotonic()
+        self.due = now + max(INTERVAL, 20 * (now - began))  # large states less often: at most 5% of the time
         if self.stopped:
             resumes = f"without a checkpoint: {failure}" if failure else "`dvc repro` resumes from there"
-            raise UserError(f"stopped at {progress}; {resumes}")
-        if failure and not self.warned:
-            tqdm.write(f"Training continues without a checkpoint: {failure}", file=sys.stderr)
+            raise UserError(f"stopped at epoch {position[0]} of {self.epochs}; {resumes}")
+        if failure and not (self.warned or ended):
+            self._tell(f"Training continues without a checkpoint: {failure}")
             self.warned = True
 
     def restore(self, **parts: Any) -> None:
-        """Restore the saved state if it fits this training; print that, or why it does not."""
-        body = self.ranks.broadcast(self._fitting() if self.ranks.rank == 0 else b"")
+        """Restore the state of an interrupted training if it fits this one, else of a finished one with fewer epochs.
+
+        Print which, and why that of an interrupted one does not fit.
+        """
+        if not self._restored(PATH, parts):
+            self._restored(FINISHED, parts)
+
+    def _restored(self, path: str, parts: dict[str, Any]) -> bool:
+        body = self.ranks.broadcast(self._fitting(path) if self.ranks.rank == 0 else b"")
         if not body:
-            return
+            return False
         first = {name: copy.deepcopy(part.state_dict()) for name, part in parts.items()}
         try:
-            state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+            state = state_file.unpacked(body)
             if not all(values.isfinite().all() for values in state["net"].values()):
                 raise ValueError("weights must be finite")
             for name, part in parts.items():
                 part.load_state_dict(state[name])
-            progress = state["progress"]
         except Exception:  # whatever foreign content makes of them
             for name, part in parts.items():
                 part.load_state_dict(first[name])
-            _from_scratch("is damaged")
-            return
-        if self.ranks.rank == 0:
-            tqdm.write(f"Resuming from the checkpoint {PATH}, at {progress}", file=sys.stderr)
+            self._refuse(path, "is damaged")
+            return False
+        epoch, epochs = state["position"][0], state["epochs"]
+        self._tell(
+            f"Resuming from the checkpoint {PATH}, at epoch {epoch} of {self.epochs}"
+            if path == PATH
+            else f"Going on from epoch {epoch} of the finished training with train.epochs: {epochs}"
+        )
+        return True
 
-    def _save(self, progress: str, state: dict[str, Any]) -> None:
-        body = io.BytesIO()
-        torch.save({"fingerprint": self.fingerprint, "progress": progress, **state}, body)
-        with files.writing(PATH, durable=True) as file:
-            file.write(hashlib.blake2b(body.getbuffer()).digest() + body.getbuffer())
-
-    def _fitting(self) -> bytes:
+    def _fitting(self, path: str) -> bytes:
         """Return the saved state, or nothing if there is none that fits this training."""
         try:
-            files.regular(PATH)
-            content = Path(PATH).read_bytes()
+            body = state_file.read(path)
+            state = state_file.unpacked(body)
+            theirs, epochs, position = state["fingerprint"], state["epochs"], tuple(state["position"])
+            others = [name for name, value in self.fingerprint.items() if theirs.get(name) != value]
+            # One that is finished is not used for as many epochs: `dvc repro --force` computes again.
+            if position > (self.epochs, 0) or (path == FINISHED and epochs >= self.epochs):
+                others.append("train.epochs")
         except FileNotFoundError:
             return b""
         except OSError as error:
-            return _from_scratch(f"cannot be read: {error.strerror}")
-        saved, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
-        if hashlib.blake2b(body).digest() != saved:
-            return _from_scratch("is damaged")
-        try:
-            theirs = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)["fingerprint"]
-            others = [name for name, value in self.fingerprint.items() if theirs.get(name) != value]
-        except Exception:  # the digest is right, but the content is not ours
-            return _from_scratch("is damaged")
+            return self._refuse(path, f"cannot be read: {error.strerror}")
+        except Exception:  # the digest is wrong, or it is right, but the content is not ours
+            return self._refuse(path, "is damaged")
         if others:
-            return _from_scratch(f"belongs to a run with different {', '.join(others)}; it is replaced")
+            return self._refuse(path, f"belongs to a run with different {', '.join(others)}; it is replaced")
         return body
 
+    def _refuse(self, path: str, why: str) -> bytes:
+        if path == PATH:  # nobody expects anything of a finished one
+            self._tell(f"Not resuming: the checkpoint {PATH} {why}")
+        return b""
 
-def remove() -> None:
-    """Remove the saved state, if there is one; if the system refuses, print that and leave it."""
+    def _tell(self, line: str) -> None:
+        if self.ranks.rank == 0:
+            tqdm.write(line, file=sys.stderr)
+
+
+def finish() -> None:
+    """Keep the state of the training that has ended for one of more epochs, unless it is too large for that.
+
+    If the system refuses, print that and leave it.
+    """
+    saved = Path(PATH)
+    if not saved.is_file():  # it could not be written
+        return
     try:
-        Path(PATH).unlink(missing_ok=True)
+        if saved.stat().st_size <= FINISHED_BYTES:
+            saved.replace(FINISHED)
+        else:
+            saved.unlink()
     except OSError as error:
-        tqdm.write(f"The checkpoint {PATH} cannot be removed: {error.strerror}", file=sys.stderr)
-
-
-def _from_scratch(why: str) -> bytes:
-    tqdm.write(f"Starting from scratch: the checkpoint {PATH} {why}", file=sys.stderr)
-    return b""
+        tqdm.write(f"The checkpoint {PATH} cannot be moved: {error.strerror}", file=sys.stderr)

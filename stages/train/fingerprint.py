@@ -4,16 +4,22 @@ import platform
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from stages import files
+from stages.network import Network
 from stages.train.ranks import Ranks
+from stages.train.settings import Train
 
 
-def of_training(kernels: str, sections: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """Return what is trained, by name: params, data, code and torch. It must be the same on all ranks."""
+def of_training(kernels: str, network: Network, train: Train) -> dict[str, str]:
+    """Return what is trained, by name: params, data, code and torch. It must be the same on all ranks.
+
+    Of the number of epochs it holds only what the schedule is told of it: the first ones are the same for any number.
+    """
+    decisive = train.model_dump(exclude={"launcher", "epochs"}) | {"schedule_options": train.schedule_options_in_full()}
+    sections = {"network": network.model_dump(), "train": decisive}
     modules = [module.__file__ for name, module in sys.modules.items() if name.startswith("stages.")]
     code = sorted({str(Path(files.__file__).with_name("__main__.py")), *filter(None, modules)})
     return {

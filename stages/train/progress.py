@@ -17,20 +17,21 @@ INTERVAL = 0.2  # seconds
 def progress(record: Record, checkpoint: Checkpoint, **state: Any) -> Iterator[Callable[[], None]]:
     """Yield a function to call after each step; it does something only if that is due, or if the user asked to stop.
 
-    Rank 0 shows a progress bar if stderr is a terminal. `state` is what a checkpoint holds besides the record.
+    Rank 0 shows a progress bar if stderr is a terminal. `state` is what a checkpoint holds besides the record. At the
+    end of the block, after the last epoch, one is saved in any case.
     Raises UserError, in the block or at its end, if a loss is not finite, or if the user asked to stop.
     """
     hidden = checkpoint.ranks.rank > 0 or None  # None: hidden unless stderr is a terminal
     with checkpoint.on_stop(), tqdm(total=record.epochs, unit="epoch", disable=hidden) as bar:
         due = time.monotonic() + INTERVAL
 
-        def look() -> None:
+        def look(*, ended: bool = False) -> None:
             nonlocal due
             record.settle()
-            epoch = min(record.epoch, record.epochs)
-            bar.set_postfix_str(f"loss={record.latest:.4f}", refresh=False)
-            bar.update(epoch - bar.n)
-            checkpoint.save_if_due(f"epoch {epoch} of {record.epochs}", record=record, **state)
+            latest = (f"{name}={value:.4g}" for name, value in record.latest.items())
+            bar.set_postfix_str(", ".join(latest), refresh=False)
+            bar.update(record.epoch - bar.n)
+            checkpoint.save_if_due(record.position, ended=ended, record=record, **state)
             due = time.monotonic() + INTERVAL
 
         def after_step() -> None:
@@ -38,4 +39,4 @@ def progress(record: Record, checkpoint: Checkpoint, **state: Any) -> Iterator[C
                 look()
 
         yield after_step
-        look()
+        look(ended=True)

@@ -26,18 +26,24 @@ class Record:
     def __init__(self, x: Tensor, y: Tensor, epochs: int, snapshot_every: int) -> None:
         rows = dataset.evenly_spread(len(x), SNAPSHOT_ROWS).to(x.device)
         self.x, self.y = x[rows], y[rows]  # (m, n_feature), (m, n_output)
-        self.epochs = epochs
-        self.snapshot_epochs = np.append(np.arange(0, epochs, snapshot_every), epochs)  # int64 (k,)
-        self.predictions = y.new_empty(len(self.snapshot_epochs), *self.y.shape)  # (k, m, n_output)
+        self.epochs, self.snapshot_every = epochs, snapshot_every
+        snapshots = -(-epochs // snapshot_every) + 1  # rounded up, and one after the last epoch
+        self.predictions = y.new_empty(snapshots, *self.y.shape)  # (k, m, n_output)
         self.snapshots_taken = 0
-        self.losses = y.new_empty(epochs + 2)  # of each epoch, after the last, and of the epoch in progress
+        self.losses = y.new_empty(epochs + 1)  # of each epoch, and of the one in progress, or after the last
+        self.columns: dict[str, list[float]] = {}  # what else is known of each epoch, by its column in loss.csv
         self.pending: list[Tensor] = []  # losses of the latest epochs that are not in self.losses yet
         self.zero = y.new_zeros(())
         self.epoch_loss = self.zero  # of the current epoch, so far
         self.steps = 0  # in the current epoch
         self.epoch = 0  # the current epoch, counted from 0
         self.settled = 0  # epochs whose loss is known to be finite
-        self.latest = math.nan  # loss of the last of these epochs
+        self.latest: dict[str, float] = {}  # the loss of the last of these epochs, and its columns
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """How many epochs have ended, and how many steps were taken since."""
+        return self.epoch, self.steps
 
     def add(self, loss: Tensor, weight: float) -> None:
         """Record the loss of a step, which has this weight in its epoch.
@@ -49,8 +55,10 @@ class Record:
         self.epoch_loss = loss if weight == 1 else torch.add(self.epoch_loss, loss, alpha=weight)
         self.steps += 1
 
-    def end_epoch(self) -> None:
-        """Record that the current epoch is over."""
+    def end_epoch(self, **columns: float) -> None:
+        """Record that the current epoch is over, and what else is known of it: the same columns in every epoch."""
+        for name, value in columns.items():
+            self.columns.setdefault(name, []).append(value)
         self.pending.append(self.epoch_loss)
         self.epoch_loss, self.steps, self.epoch = self.zero, 0, self.epoch + 1
         if len(self.pending) == PENDING_LOSSES:
@@ -58,9 +66,14 @@ class Record:
 
     def snap(self, net: nn.Module) -> None:
         """Take a snapshot of the network, as it is before the next step, if one is due."""
-        if self.epoch == self.snapshot_epochs[self.snapshots_taken]:
-            self.predictions[self.snapshots_taken] = predict(net, self.x)
-            self.snapshots_taken += 1
+        if self.epoch == self.snapshots_taken * self.snapshot_every:
+            self._snap(net)
+
+    def end(self, net: nn.Module, loss: Tensor) -> None:
+        """Record the network after its last epoch, and its loss. Raises UserError if that is not finite."""
+        self._snap(net)
+        self.add(loss, weight=1)
+        self.settle()
 
     def settle(self) -> None:
         """Fetch all losses so far and check them. Raises UserError at the first that is not finite."""
@@ -70,35 +83,49 @@ class Record:
             if not math.isfinite(loss):
                 raise UserError(f"the loss is {loss} at epoch {epoch}: lower train.learning_rate")
         if self.epoch > self.settled:
-            self.latest = losses[-2]
+            self.latest = {"loss": losses[-2], **{name: values[-1] for name, values in self.columns.items()}}
         self.settled = self.epoch
 
-    def epoch_losses(self) -> list[float]:
-        """Return the mean loss of every epoch, each before its steps."""
-        return self.losses[: self.epochs].tolist()
+    def curves(self) -> dict[str, list[float]]:
+        """Return the columns of loss.csv: the mean loss of every epoch, each before its steps, and the others."""
+        return {"loss": self.losses[: self.epoch].tolist(), **self.columns}
 
     def snapshots(self) -> Snapshots:
         """Return the snapshots, each with the loss of the epoch that begins with it."""
-        losses, *arrays = (values.cpu().numpy() for values in (self.losses, self.x, self.y, self.predictions))
-        return Snapshots(self.snapshot_epochs, losses[self.snapshot_epochs].astype(np.float64), *arrays)
+        epochs = np.arange(self.snapshots_taken) * self.snapshot_every  # int64 (k,)
+        epochs[-1] = self.epoch
+        shown = self.losses, self.x, self.y, self._taken()
+        losses, x, y, predictions = (values.cpu().numpy() for values in shown)
+        return Snapshots(epochs, losses[epochs].astype(np.float64), x, y, predictions)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is recorded so far, settled, for `load_state_dict`."""
         self.settle()
         return {
             "losses": self.losses[: self.epoch + 1].clone(),  # a view would save all of its storage
-            "predictions": self.predictions[: self.snapshots_taken].clone(),
+            "columns": {name: torch.tensor(values, dtype=torch.float64) for name, values in self.columns.items()},
+            "predictions": self._taken().clone(),
             "steps": self.steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned. Raises ValueError if a column has not a value for each epoch."""
         self.epoch, self.steps = len(state["losses"]) - 1, state["steps"]
+        self.columns = {name: values.tolist() for name, values in state["columns"].items()}
+        if any(len(values) != self.epoch for values in self.columns.values()):
+            raise ValueError("columns must have a value for each epoch")
         self.snapshots_taken = len(state["predictions"])
         self.losses[: self.epoch + 1] = state["losses"]
         self.epoch_loss = self.losses[self.epoch]
-        self.predictions[: self.snapshots_taken] = state["predictions"]
+        self._taken()[:] = state["predictions"]
         self.settle()
+
+    def _snap(self, net: nn.Module) -> None:
+        self.predictions[self.snapshots_taken] = predict(net, self.x)
+        self.snapshots_taken += 1
+
+    def _taken(self) -> Tensor:
+        return self.predictions[: self.snapshots_taken]
 
     def _store(self) -> None:
         values = torch.stack([*self.pending, self.epoch_loss])

@@ -6,6 +6,7 @@ import io
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -99,8 +100,14 @@ def outputs(copy: Copy) -> list[bytes]:
         (PYTHON, 4, "native", {"optimizer": "Adam", "learning_rate": 0.001, "micro_batch_size": 33, "epochs": 1500}),
         (PYTHON, 4, "portable", {"optimizer": "LBFGS", "learning_rate": 0.01, "epochs": 120, "snapshot_every": 7}),
         (TORCHRUN, 3, "portable", {"optimizer": "Adam", "learning_rate": 0.001, "batch_size": 30, "epochs": 300}),
+        (
+            TORCHRUN,
+            3,
+            "portable",
+            {"batch_size": 30, "epochs": 200, "validation_fraction": 0.2, "schedule": "ReduceLROnPlateau"},
+        ),
     ],
-    ids=["full", "momentum-mini-batch", "adam-threads", "lbfgs", "two-ranks"],
+    ids=["full", "momentum-mini-batch", "adam-threads", "lbfgs", "two-ranks", "validation-on-two-ranks"],
 )
 def test_a_training_killed_again_and_again_ends_with_the_bits_of_one_left_alone(
     long: Copy, command: list[str], kills: int, kernels: str, changes: dict[str, object]
@@ -161,7 +168,7 @@ def test_a_state_of_another_training_is_reported_and_left(
         path.write_text(path.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
     told = copy.stage("train")
     message = f"the checkpoint .checkpoint/train belongs to a run with different {name}; it is replaced"
-    assert told == f"Starting from scratch: {message}\n"
+    assert told == f"Not resuming: {message}\n"
     assert not state(copy)
 
 
@@ -173,7 +180,7 @@ def test_a_damaged_state_is_reported_and_left(stopped: Copy, tmp_path: Path, dam
     path = copy.path / ".checkpoint/train"
     path.write_bytes(damage(path.read_bytes()))
     copy.set(train__epochs=1)
-    assert copy.stage("train") == "Starting from scratch: the checkpoint .checkpoint/train is damaged\n"
+    assert copy.stage("train") == "Not resuming: the checkpoint .checkpoint/train is damaged\n"
     assert not state(copy)
 
 
@@ -202,24 +209,24 @@ def test_foreign_content_under_a_right_digest_is_reported_and_left(stopped: Copy
         "nan": saved(content | {"net": {name: values * torch.nan for name, values in content["net"].items()}}),
     }
     path.write_bytes(forged[forge])
-    assert copy.stage("train") == "Starting from scratch: the checkpoint .checkpoint/train is damaged\n"
+    assert copy.stage("train") == "Not resuming: the checkpoint .checkpoint/train is damaged\n"
     assert outputs(copy) == expected
     assert not state(copy)
 
 
 def test_a_checkpoint_that_cannot_be_written_warns_once_and_training_goes_on(long: Copy) -> None:
     expected = outputs(long)
-    (long.path / ".checkpoint").rmdir()
+    shutil.rmtree(long.path / ".checkpoint")
     (long.path / ".checkpoint").write_text("a file where the folder should be")
     told = long.stage("train").splitlines()
-    assert told[0] == "Starting from scratch: the checkpoint .checkpoint/train cannot be read: Not a directory"
+    assert told[0] == "Not resuming: the checkpoint .checkpoint/train cannot be read: Not a directory"
     assert re.fullmatch(r"Training continues without a checkpoint: .checkpoint/train: cannot be written: .*", told[1])
-    assert "The checkpoint .checkpoint/train cannot be removed: Not a directory" in told[2:]
+    assert len(told) == 2
     assert outputs(long) == expected
 
 
 def test_a_checkpoint_that_cannot_be_written_is_reported_to_who_asked_to_stop(long: Copy) -> None:
-    (long.path / ".checkpoint").rmdir()
+    shutil.rmtree(long.path / ".checkpoint")
     (long.path / ".checkpoint").write_text("a file where the folder should be")
     with psutil.Popen(PYTHON, cwd=long.path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
         while "Training continues" not in process.stderr.readline() and process.poll() is None:
@@ -238,14 +245,10 @@ def test_a_folder_or_a_pipe_in_place_of_the_checkpoint_is_reported_and_left(long
     path.parent.mkdir(exist_ok=True)
     os.mkfifo(path)
     told = long.stage("train")
-    assert told.startswith("Starting from scratch: the checkpoint .checkpoint/train cannot be read: Not a regular file")
+    assert told.startswith("Not resuming: the checkpoint .checkpoint/train cannot be read: Not a regular file")
     path.unlink(missing_ok=True)
     path.mkdir()
     (path / "file").touch()
     told = long.stage("train")
-    assert "The checkpoint .checkpoint/train cannot be removed: " in told
+    assert told.startswith("Not resuming: the checkpoint .checkpoint/train cannot be read: Is a directory\n")
     assert outputs(long) == expected
-
-
-def test_a_short_training_writes_no_state(trained: Copy) -> None:
-    assert not (trained.path / ".checkpoint").exists()

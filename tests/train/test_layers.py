@@ -62,7 +62,7 @@ def test_a_fork_with_other_layers_trains_and_is_restored_both_ways(copy: Copy, l
 def test_a_fork_resumes_to_the_bits_of_an_undisturbed_training(copy: Copy, layers: str) -> None:
     quick_checkpoints(copy)
     fork(copy, LAYERS[layers])
-    copy.set(train__epochs=600, train__batch_size=30)
+    copy.set(train__epochs=600, train__batch_size=30, train__validation_fraction=0.2)
     copy.stage("generate")
     copy.run(*PYTHON)
     expected = [copy.read(name) for name in FILES]

@@ -21,7 +21,7 @@ from stages.train.loop import descend
 from stages.train.optimizer import OptimizerName
 from stages.train.parallel import workers
 from stages.train.ranks import Ranks
-from stages.train.stage import Train
+from stages.train.settings import Train
 
 SETTINGS: dict[str, Any] = {
     "launcher": "python",
@@ -45,7 +45,7 @@ def in_folder_with_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def write_points(points: int) -> None:
-    curve = Curve(points=points, test_points=1, low=-1.0, high=1.0, noise=0.2, seed=1)
+    curve = Curve(source="curve", points=points, test_points=1, low=-1.0, high=1.0, noise=0.2, seed=1)
     generate.run(generate.Params(kernels="portable", generate=curve))
 
 
@@ -58,15 +58,15 @@ def trained(style: str = "module", **changes: Any) -> dict[str, Tensor]:
     return torch.load("data/net_params.pkl", weights_only=True)
 
 
-def losses() -> list[float]:
-    return history.read_losses("data/loss.csv").tolist()
+def losses(column: str = "loss") -> list[float]:
+    return history.read_losses("data/loss.csv")[column].tolist()
 
 
 def five_steps(
     name: str, loss_function: nn.Module, epochs: int, **options: Any
 ) -> tuple[dict[str, Tensor], list[float]]:
     """The lesson as a newcomer writes it."""
-    x, y, _ = dataset.read("data/train.pt")
+    x, y, *_ = dataset.read("data/train.pt")
     torch.manual_seed(SETTINGS["seed"])
     net = network.Net(1, 10, 1)
     optimizer = getattr(torch.optim, name)(net.parameters(), **options)
@@ -98,7 +98,7 @@ def test_training_is_the_five_steps_to_the_last_bit(name: str, options: dict[str
 
 
 def test_shuffled_batches_are_steps_on_those_points_and_the_last_short_one_weighs_less() -> None:
-    x, y, _ = dataset.read("data/train.pt")
+    x, y, *_ = dataset.read("data/train.pt")
     net = network.build("module", 1, 10, 1, seed=SETTINGS["seed"])
     optimizer = torch.optim.SGD(net.parameters(), lr=0.2)
     expected = []
@@ -130,7 +130,7 @@ def test_micro_batches_change_nothing_but_rounding(changes: dict[str, Any]) -> N
 
 def test_the_gradient_of_many_points_is_that_of_float64() -> None:
     write_points(3_000_000)
-    x, y, _ = dataset.read("data/train.pt")
+    x, y, *_ = dataset.read("data/train.pt")
     net = network.build("module", 1, 10, 1, seed=0)
     exact = copy.deepcopy(net).double()
     nn.functional.mse_loss(exact(x.double()), y.double()).backward()
@@ -220,7 +220,7 @@ def test_the_loss_table_has_one_row_per_epoch() -> None:
 
 
 def test_snapshots_show_the_network_before_the_step_of_their_epoch_and_after_the_last() -> None:
-    x, y, _ = dataset.read("data/train.pt")
+    x, y, *_ = dataset.read("data/train.pt")
     shown = {}
     for epochs in (8, 16, 20):
         trained(epochs=epochs)

@@ -1,0 +1,232 @@
+"""Trainings that resume wherever they were stopped, and that go on where one with fewer epochs ended."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stages import dataset, network
+from stages.errors import UserError
+from stages.train import stage, state_file
+from stages.train.batches import Batches
+from stages.train.checkpoint import FINISHED, FINISHED_BYTES, PATH, Checkpoint
+from stages.train.ranks import Ranks
+from stages.train.settings import Train
+from stages.train.training import train
+from stages.train.validation import hold_back
+from tests.train.test_stage import SETTINGS, trained, write_points
+
+OUTPUTS = ["data/net.pkl", "data/net_params.pkl", "data/loss.csv", "data/history.npz"]
+CASES: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "momentum": {"optimizer_options": {"momentum": 0.9}},
+    "adam": {"optimizer": "Adam", "learning_rate": 0.01},
+    "lbfgs": {"optimizer": "LBFGS", "learning_rate": 0.01},
+    "mini-batches": {"batch_size": 30, "optimizer_options": {"momentum": 0.9}},
+    "step": {"schedule": "StepLR", "schedule_options": {"step_size": 3}},
+    "milestones": {"schedule": "MultiStepLR", "schedule_options": {"milestones": [3, 14]}, "batch_size": 60},
+    "cycle": {"schedule": "CyclicLR", "schedule_options": {"base_lr": 0.01, "step_size_up": 3}},
+    "validation": {"validation_fraction": 0.3, "batch_size": 30, "schedule": "ReduceLROnPlateau"},
+    "patience": {"validation_fraction": 0.3, "patience": 2, "optimizer_options": {"momentum": 0.9}},
+}
+
+
+@pytest.fixture(autouse=True)
+def in_folder_with_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_points(100)
+
+
+def finished(**changes: Any) -> list[bytes]:
+    """Run the stage to its end; return its outputs."""
+    trained(**changes)
+    stage.finish()
+    return [Path(name).read_bytes() for name in OUTPUTS]
+
+
+def from_scratch(**changes: Any) -> list[bytes]:
+    Path(FINISHED).unlink(missing_ok=True)
+    return finished(**changes)
+
+
+def trained_once(changes: dict[str, Any], *, stopped: bool) -> tuple[list[Any], list[Any]]:
+    """Train in this process, asked to stop from the first step on or not at all.
+
+    Return the curves and the epochs of the snapshots, and the tensors of the network and the snapshots.
+    """
+    settings = Train(**SETTINGS | changes)
+    points, held_back = hold_back(dataset.read("data/train.pt"), settings.validation_fraction, settings.seed)
+    net = network.build("module", 1, 10, 1, settings.seed)
+    batches = Batches(points.x, points.y, settings.batch_size, 1000, Ranks(), settings.seed)
+    validation = held_back and Batches(held_back.x, held_back.y, None, 1000, Ranks(), settings.seed)
+    checkpoint = Checkpoint({}, settings.epochs, Ranks())
+    checkpoint.stopped = stopped
+    record = train(net, batches, validation, settings, checkpoint)
+    snapshots = record.snapshots()
+    bits = [values.numpy().tobytes() for values in net.state_dict().values()]
+    return [record.curves(), snapshots.epochs.tolist()], [
+        *bits,
+        snapshots.losses.tobytes(),
+        snapshots.predictions.tobytes(),
+    ]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_training_stopped_after_every_step_ends_with_the_bits_of_one_left_alone(case: str) -> None:
+    expected = trained_once(CASES[case], stopped=False)
+    Path(PATH).unlink()
+    states = [b"", b"none"]
+    while states[-1] != states[-2]:  # until the last epoch has ended
+        with pytest.raises(UserError, match="^stopped at epoch .*; `dvc repro` resumes from there$"):
+            trained_once(CASES[case], stopped=True)
+        states.append(Path(PATH).read_bytes())
+    assert len(states) > len(expected[0][0]["loss"]) + 3  # one for each step, at least
+    assert trained_once(CASES[case], stopped=False) == expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_more_epochs_go_on_to_the_bits_of_a_training_from_scratch(
+    case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = from_scratch(epochs=40, **CASES[case])
+    from_scratch(epochs=19, **CASES[case])
+    ended = len(Path("data/loss.csv").read_text().splitlines()) - 1
+    assert capsys.readouterr().err == ""
+    assert finished(epochs=40, **CASES[case]) == expected
+    assert capsys.readouterr().err == f"Going on from epoch {ended} of the finished training with train.epochs: 19\n"
+
+
+def short_column(state: dict[str, Any]) -> None:
+    columns = state["record"]["columns"]
+    columns["learning_rate"] = columns["learning_rate"][:-1]
+
+
+def weights_that_are_not_finite(state: dict[str, Any]) -> None:
+    state["validation"]["best"]["hidden.bias"][0] = torch.nan
+
+
+def another_schedule(state: dict[str, Any]) -> None:
+    state["schedule"] = {"step": "text"}
+
+
+def no_position(state: dict[str, Any]) -> None:
+    del state["position"]
+
+
+@pytest.mark.parametrize("forge", [short_column, weights_that_are_not_finite, another_schedule, no_position])
+def test_foreign_content_under_a_right_digest_is_reported_and_left(
+    forge: Callable[[dict[str, Any]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = CASES["validation"]
+    expected = trained_once(changes, stopped=False)
+    Path(PATH).unlink()
+    for _ in range(9):
+        with pytest.raises(UserError):
+            trained_once(changes, stopped=True)
+    state = state_file.unpacked(state_file.read(PATH))
+    forge(state)
+    state_file.write(PATH, state, durable=False)
+    capsys.readouterr()
+    assert trained_once(changes, stopped=False) == expected
+    assert capsys.readouterr().err == "Not resuming: the checkpoint .checkpoint/train is damaged\n"
+
+
+def test_an_interrupted_training_may_be_continued_with_other_epochs(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = [trained_once({"epochs": epochs}, stopped=False) for epochs in (3, 30)]
+    Path(PATH).unlink()
+    for _ in range(3):
+        with pytest.raises(UserError):
+            trained_once({"epochs": 20}, stopped=True)
+    interrupted = Path(PATH).read_bytes()
+    capsys.readouterr()
+    for epochs, outcome in zip((3, 30), expected, strict=True):
+        Path(PATH).write_bytes(interrupted)
+        assert trained_once({"epochs": epochs}, stopped=False) == outcome
+        told = f"Resuming from the checkpoint .checkpoint/train, at epoch 2 of {epochs}\n"
+        assert capsys.readouterr().err == told
+
+
+def test_an_interrupted_training_that_went_further_is_not_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = trained_once({"epochs": 2, "batch_size": 30}, stopped=False)
+    Path(PATH).unlink()
+    for _ in range(9):  # four steps are an epoch: one into the third
+        with pytest.raises(UserError):
+            trained_once({"epochs": 20, "batch_size": 30}, stopped=True)
+    capsys.readouterr()
+    assert trained_once({"epochs": 2, "batch_size": 30}, stopped=False) == expected
+    assert capsys.readouterr().err == (
+        "Not resuming: the checkpoint .checkpoint/train belongs to a run with different train.epochs; it is replaced\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 19},  # `dvc repro --force`
+        {"epochs": 18},
+        {"epochs": 40, "seed": 12},
+        {"epochs": 40, "schedule": "CosineAnnealingLR"},
+    ],
+)
+def test_a_finished_training_that_does_not_fit_is_not_used_and_not_mentioned(
+    changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = from_scratch(**changes)
+    from_scratch(epochs=19)
+    forged = Path(FINISHED).read_bytes()
+    assert finished(**changes) == expected
+    assert capsys.readouterr().err == ""
+    assert Path(FINISHED).read_bytes() != forged or changes == {"epochs": 19}
+
+
+def test_a_schedule_that_is_told_the_number_of_epochs_starts_from_scratch_with_more(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expected = from_scratch(epochs=40, schedule="CosineAnnealingLR")
+    from_scratch(epochs=19, schedule="CosineAnnealingLR")
+    assert finished(epochs=40, schedule="CosineAnnealingLR") == expected
+    assert capsys.readouterr().err == ""
+    fixed: dict[str, Any] = {"schedule": "CosineAnnealingLR", "schedule_options": {"T_max": 40}}
+    from_scratch(epochs=19, **fixed)
+    assert finished(epochs=40, **fixed)[0] == expected[0]
+    assert capsys.readouterr().err == "Going on from epoch 19 of the finished training with train.epochs: 19\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"text", bytes(64), None])
+def test_a_finished_training_that_is_damaged_is_not_used_and_not_mentioned(
+    content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = from_scratch(epochs=40)
+    from_scratch(epochs=19)
+    saved = Path(FINISHED).read_bytes()
+    Path(FINISHED).write_bytes(saved[:-1] if content is None else content)
+    assert finished(epochs=40) == expected
+    assert capsys.readouterr().err == ""
+
+
+def test_a_finished_training_is_used_where_an_interrupted_one_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = from_scratch(epochs=40)
+    from_scratch(epochs=19)
+    with pytest.raises(UserError):
+        trained_once({"epochs": 20}, stopped=True)  # with another fingerprint
+    capsys.readouterr()
+    assert finished(epochs=40) == expected
+    refusal, going_on = capsys.readouterr().err.splitlines()
+    assert refusal.startswith("Not resuming: the checkpoint .checkpoint/train belongs to a run with different ")
+    assert going_on == "Going on from epoch 19 of the finished training with train.epochs: 19"
+
+
+def test_a_finished_training_that_cannot_be_kept_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    Path(FINISHED).mkdir(parents=True)
+    finished()
+    assert capsys.readouterr().err == "The checkpoint .checkpoint/train cannot be moved: Is a directory\n"
+
+
+def test_a_state_too_large_to_keep_is_removed() -> None:
+    trained()
+    with Path(PATH).open("ab") as file:
+        file.truncate(FINISHED_BYTES + 1)
+    stage.finish()
+    assert not list(Path(".checkpoint").iterdir())
