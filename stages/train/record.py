@@ -8,12 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from stages import dataset
+from stages.dataset import Dataset
 from stages.errors import UserError
 from stages.history import Snapshots
 from stages.network import predict
 
 SNAPSHOT_ROWS = 1000  # the pictures show at most this many training points
 PENDING_LOSSES = 32  # kept as separate tensors before they are stored together
+
+
+def rows_shown(points: Dataset) -> Dataset:
+    """Return the points at which snapshots are taken: at most 1000 of them, evenly spread."""
+    rows = dataset.evenly_spread(len(points.x), SNAPSHOT_ROWS).to(points.x.device)
+    return points._replace(x=points.x[rows], y=points.y[rows])
 
 
 class Record:
@@ -24,8 +31,8 @@ class Record:
     """
 
     def __init__(self, x: Tensor, y: Tensor, epochs: int, snapshot_every: int) -> None:
-        rows = dataset.evenly_spread(len(x), SNAPSHOT_ROWS).to(x.device)
-        self.x, self.y = x[rows], y[rows]  # (m, n_feature), (m, n_output)
+        shown = rows_shown(Dataset(x, y))
+        self.x, self.y = shown.x, shown.y  # (m, n_feature), (m, n_output)
         self.epochs, self.snapshot_every = epochs, snapshot_every
         snapshots = -(-epochs // snapshot_every) + 1  # rounded up, and one after the last epoch
         self.predictions = y.new_empty(snapshots, *self.y.shape)  # (k, m, n_output)
@@ -51,7 +58,9 @@ class Record:
         Raises UserError if the very first one is not finite: that cannot be the learning rate's fault.
         """
         if self.epoch == self.steps == 0 and not loss.isfinite():
-            raise UserError(f"the loss is {loss.item()} before the first step: scale the data to a range near 1")
+            raise UserError(
+                f"the loss is {loss.item()} before the first step: set network.standardize to true, or scale the data"
+            )
         self.epoch_loss = loss if weight == 1 else torch.add(self.epoch_loss, loss, alpha=weight)
         self.steps += 1
 

@@ -3,14 +3,20 @@
 data/train.pt → data/net.pkl (the whole module), data/net_params.pkl (its state dict), data/loss.csv, data/history.npz.
 """
 
+import torch
+
 from stages import dataset, history, models, network
+from stages.dataset import Dataset
+from stages.history import Snapshots
 from stages.models import Blueprint
 from stages.network import Network
 from stages.params import StageParams
+from stages.tabular import Tabular, columns_kept
 from stages.train import checkpoint, fingerprint, layers
 from stages.train.batches import Batches, fitting_micro_size
 from stages.train.checkpoint import Checkpoint
 from stages.train.device import choose_device
+from stages.train.record import rows_shown
 from stages.train.rendezvous import joined
 from stages.train.settings import Train
 from stages.train.training import train
@@ -24,24 +30,39 @@ class Params(StageParams):
     train: Train
 
 
+def in_raw_units(snapshots: Snapshots, shown: Dataset, model: Tabular) -> Snapshots:
+    """Return the snapshots with the points shown as they were before they were standardized, and their names."""
+    predictions = model.unstandardize(torch.from_numpy(snapshots.predictions)).numpy()
+    return Snapshots(*snapshots[:2], shown.x.numpy(), shown.y.numpy(), predictions, shown.columns)
+
+
 def run(params: Params) -> None:
     """Read the points, train, write the network both ways and the record of its training."""
-    settings, hidden = params.train, params.network.hidden
+    settings, style = params.train, params.network.style
     device = choose_device(settings.device)
     points, held_back = hold_back(dataset.read("data/train.pt"), settings.validation_fraction, settings.seed)
-    x, y = points.x.to(device), points.y.to(device)
-    net = network.build(params.network.style, x.shape[1], hidden, y.shape[1], settings.seed)
-    fitting = fitting_micro_size(device, x.shape[1] + hidden + y.shape[1])
+    columns = columns_kept(points, params.network.standardize)
+    blueprint = Blueprint(points.x.shape[1], params.network.hidden, points.y.shape[1], columns)
+    net = network.build(style, *blueprint[:3], settings.seed)
+    model = Tabular(net, columns) if columns else net
+    shown = rows_shown(points)
+    if isinstance(model, Tabular) and params.network.standardize:
+        model.fit(points.x, points.y)
+        for each in filter(None, (points, held_back)):
+            model.standardize_(each.x, each.y)
+    fitting = fitting_micro_size(device, sum(blueprint[:3]))
     if layers.whole_batch_layers(net, points.x):
-        fitting = settings.batch_size or len(x)
+        fitting = settings.batch_size or len(points.x)
     micro_size = settings.micro_batch_size or fitting
     with joined(device) as ranks:
-        batches = Batches(x, y, settings.batch_size, micro_size, ranks, settings.seed)
+        batches = Batches(
+            points.x.to(device), points.y.to(device), settings.batch_size, micro_size, ranks, settings.seed
+        )
         validation = held_back and Batches(
             held_back.x.to(device), held_back.y.to(device), None, micro_size, ranks, settings.seed
         )
         layers.check(net, batches)
-        models.check(net.cpu(), params.network.style, Blueprint(x.shape[1], hidden, y.shape[1]), points.x[:2])
+        models.check(model, style, blueprint, shown.x[:2])
         training = fingerprint.of_training(params.kernels, params.network, settings)
         ranks.compare(training | {"train.epochs": str(settings.epochs)})
         resumable = Checkpoint(training | fingerprint.of_machine(params.kernels, ranks), settings.epochs, ranks)
@@ -49,10 +70,13 @@ def run(params: Params) -> None:
     if ranks.rank > 0:
         return
 
-    models.save_net("data/net.pkl", net.cpu())
-    models.save_params("data/net_params.pkl", net)
+    snapshots = record.snapshots()
+    models.save_net("data/net.pkl", model.cpu())
+    models.save_params("data/net_params.pkl", model)
     history.write_losses("data/loss.csv", record.curves())
-    history.write_snapshots("data/history.npz", record.snapshots())
+    history.write_snapshots(
+        "data/history.npz", in_raw_units(snapshots, shown, model) if isinstance(model, Tabular) else snapshots
+    )
 
 
 def finish() -> None:
