@@ -192,7 +192,6 @@ def _csv(path: str, names: list[str] | None = None) -> Iterator[csv.CSVStreaming
                 csv.ConvertOptions(
                     include_columns=names,
                     column_types=dict.fromkeys(names or [], pa.string()),
-                    strings_can_be_null=False,
                 ),
             )
     except pa.ArrowInvalid as error:

@@ -333,6 +333,10 @@ def test_what_changes_while_a_table_is_read_is_noticed() -> None:
     assert set(files.changed()) - before == {"folder", "t.csv"}
 
 
+def number(cell: str) -> float:
+    return {"true": 1.0, "false": 0.0}[cell.lower()] if cell.lower() in ("true", "false") else float(cell)
+
+
 def reference(content: bytes) -> list[list[float]] | None:
     """Return the numbers of a.csv as Python's csv module and float() read them; None where they do not."""
     try:
@@ -340,14 +344,7 @@ def reference(content: bytes) -> list[list[float]] | None:
         header = [name.strip() for name in rows[0]]
         if len(set(header)) < len(header) or any(len(row) != len(header) for row in rows):
             return None
-        truth = {"true": 1.0, "false": 0.0}
-        return [
-            [
-                truth.get(cell.strip().lower(), math.nan) if cell.strip().lower() in truth else float(cell)
-                for cell in row
-            ]
-            for row in ([row[header.index(name)] for name in "ab"] for row in rows[1:])
-        ]
+        return [[number(row[header.index(name)].strip()) for name in "ab"] for row in rows[1:]]
     except (ValueError, IndexError, csv.Error):
         return None
 

@@ -143,7 +143,7 @@ def test_the_rows_are_split_at_random_and_stay_in_order() -> None:
 
 
 def test_features_keep_the_order_in_which_they_are_given() -> None:
-    train, _ = points(table(10), target=["city"][:0] or "area", features=["city", "price"], categories=["city"])
+    train, _ = points(table(10), target="area", features=["city", "price"], categories=["city"])
     assert train.names == Columns(features=["city", "price"], targets=["area"], categories={"city": ["a", "b"]})
 
 
@@ -186,6 +186,14 @@ def test_a_value_that_only_test_rows_have_is_named() -> None:
     assert told("\n".join(lines), categories=["city"]) == (
         f"data/raw/t.csv: column city: 'rare' is in no training row, but first in rows {first}: {advice}"
     )
+
+
+def test_training_values_that_float32_cannot_tell_apart_are_refused_and_those_to_test_on_are_not() -> None:
+    times = "time,price\n" + "".join(f"{1_700_000_000 + i},{i}\n" for i in range(100))
+    assert "subtract an offset from them" in told(times)
+    Path("data/raw/u.csv").write_text(times)
+    spread = "time,price\n0,1\n2000000000,2\n"
+    assert len(points(spread, test_fraction="absent", test_path="data/raw/u.csv")[1].x) == 100
 
 
 def test_a_table_of_nothing_but_the_target_is_refused() -> None:
