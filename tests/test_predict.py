@@ -108,7 +108,8 @@ def test_a_reader_that_stops_early_ends_the_command_quietly() -> None:
     save(Columns(features=["a"], targets=["y"]))
     parquet.write_table(pa.table({"a": np.arange(1e6)}), "table.parquet")
     line = f"{sys.executable} -m stages.predict net.pkl table.parquet | head -n 1"
-    done = subprocess.run(line, shell=True, env=ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}, capture_output=True)
+    environment = ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(["bash", "-c", line], env=environment, capture_output=True)
     assert (done.stdout, done.stderr) == (b"y\n", b"")
 
 
@@ -116,8 +117,9 @@ def test_a_reader_that_stops_early_ends_the_command_quietly() -> None:
 def test_output_that_cannot_be_written_is_reported_in_one_line() -> None:
     save()
     Path("table.csv").write_text(TABLE)
-    line = f"{sys.executable} -m stages.predict net.pkl table.csv > /dev/full"
-    done = subprocess.run(line, shell=True, env=ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}, capture_output=True)
+    command = [sys.executable, "-m", "stages.predict", "net.pkl", "table.csv"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, env=ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}, stdout=full, stderr=-1)
     assert (done.returncode, done.stderr) == (2, b"standard output: cannot be written: No space left on device\n")
 
 

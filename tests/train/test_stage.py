@@ -200,7 +200,9 @@ def test_a_loss_that_is_not_finite_before_the_first_step_is_no_fault_of_the_lear
 ) -> None:
     x = torch.full((100, 1), 1e30)
     dataset.write("data/train.pt", Dataset(x, x))
-    with pytest.raises(UserError, match="^the loss is inf before the first step: set network.standardize to true, or scale the data$"):
+    with pytest.raises(
+        UserError, match="^the loss is inf before the first step: set network.standardize to true, or scale the data$"
+    ):
         trained(batch_size=batch_size)
 
 
