@@ -57,8 +57,8 @@ def test_the_example_gives_its_results_and_the_code_of_the_readme_its_prediction
 
     code = README.split("```python\n")[3].split("```")[0].replace("net_params.pkl", "data/net_params.pkl")
     x = "[4, 97, 46, 1835, 20.5, 1970, 1, 0, 0], [4, 82, 46, 1950, 19.4, 1982, 0, 0, 1]"
-    check = f"import torch\nfrom stages import models\nx = torch.tensor([{x}])\n{code}\n"
-    check += "assert torch.allclose(y.float(), models.load('data/net.pkl')(x)), y"
+    check = f"import torch\nfrom stages import models\nraw = x = torch.tensor([{x}])\n{code}\n"
+    check += "assert torch.allclose(y.float(), models.load('data/net.pkl')(raw)), y"
     example.run("python", "-c", "\n".join(line.strip() for line in check.splitlines()))
 
 

@@ -65,6 +65,27 @@ def test_each_schedule_sets_the_learning_rates_and_trains_to_the_bits_of_a_plain
     assert len(set(rates)) > 1
 
 
+def test_a_plateau_is_one_of_the_validation_loss_where_points_are_held_back() -> None:
+    def rates(column: str) -> list[float]:
+        optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.2)
+        scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, **options)
+        rates = []
+        for loss in losses(column):
+            rates.append(float(f"{optimizer.param_groups[0]['lr']:.9g}"))
+            scheduler.step(loss)
+        return rates
+
+    options: dict[str, Any] = {"patience": 0, "factor": 0.8}
+    trained(
+        epochs=100,
+        validation_fraction=0.3,
+        optimizer_options={"momentum": 0.9},
+        schedule="ReduceLROnPlateau",
+        schedule_options=options,
+    )
+    assert losses("learning_rate") == rates("validation_loss") != rates("loss")
+
+
 def test_every_schedule_of_torch_that_takes_plain_options_can_be_named() -> None:
     members = {name: member for name, member in vars(lr_scheduler).items() if name in lr_scheduler.__all__}
     of_functions = {"LambdaLR", "MultiplicativeLR"}
