@@ -1,4 +1,4 @@
-"""Read a person's own table, in batches: .csv, .tsv, .csv.gz, .tsv.gz, .parquet, or a folder of .parquet files.
+"""Read a person's own table, in batches of rows.
 
 CSV is UTF-8 text with a header; double quotes enclose a value. Rows are counted from 1, without the header and blank
 lines, and through all files of a folder, which are read in the order of their names.
@@ -6,32 +6,20 @@ lines, and through all files of a folder, which are read in the order of their n
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv, parquet
 
 from stages import cells, files
 from stages.cells import Faults, Rounding
 from stages.columns import Columns
-from stages.errors import UserError, counted, one_line, printable
+from stages.errors import UserError, printable
+from stages.table_files import batches_of, files_of, header_of, reading
 
-DELIMITERS = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
-BLOCK_BYTES = 1 << 20  # of CSV that are parsed at a time: no row may be longer than two
-BATCH_VALUES = 1 << 18  # of Parquet that are read at a time
 MAX_VALUES = 1000  # of a category
 MAX_NAMES = 20  # that a message lists
 SEPARATORS = ": the values of a .csv file are separated by commas, those of a .tsv file by tabs"
-ACCOUNTS = {  # of what Arrow says otherwise
-    "Empty CSV": "it is empty",
-    "UTF8": "it is not UTF-8 text: save it as UTF-8",
-    "utf-8": "it is not UTF-8 text: save it as UTF-8",
-    "\0": "it is not UTF-8 text: save it as UTF-8",
-    "straddl": "a row is longer than 1 MiB: look for a quote that is not closed",
-}
 
 
 class Table:
@@ -42,16 +30,16 @@ class Table:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        with _reading(path):
+        with reading(path):
             files.regular(path)
-            self.files = _files(path)
+            self.files = files_of(path)
             files.watch(*{path, *self.files})
-        with _reading(self.files[0]):
-            self.names = [name.strip() for name in _header(self.files[0])]
+        with reading(self.files[0]):
+            self.names = [name.strip() for name in header_of(self.files[0])]
 
     def check(self, names: list[str]) -> None:
         """Raise UserError unless the table has exactly one column of each of these names."""
-        with _reading(self.files[0]):
+        with reading(self.files[0]):
             _found(self.files[0], names)
 
     def values(self, names: list[str]) -> dict[str, list[str]]:
@@ -61,7 +49,7 @@ class Table:
         """
         found: dict[str, set[str]] = {name: set() for name in names}
         faults = Faults(self.path)
-        with _reading(self.path):
+        with reading(self.path):
             for first, batch in self._batches(names) if names else ():
                 for name, column in batch.items():
                     text, problems = cells.text(column)
@@ -85,7 +73,7 @@ class Table:
         places |= {name: n_feature + index for index, name in enumerate(names[len(columns.features) :])}
         faults = Faults(self.path)
         roundings = {name: Rounding() for name in names if learning and name not in columns.categories}
-        with _reading(self.path):
+        with reading(self.path):
             for first, batch in self._batches(names):
                 rows = np.zeros((len(batch[names[0]]), n_feature + len(names) - len(columns.features)), np.float32)
                 for name, column in batch.items():
@@ -110,9 +98,9 @@ class Table:
         """Yield, batch by batch, the number of the first row and these columns, n ≥ 1 rows."""
         first = 1
         for path in self.files:
-            with _reading(path):
+            with reading(path):
                 raw = _found(path, names)
-                for batch in _opened(path, list(raw.values())):
+                for batch in batches_of(path, list(raw.values())):
                     if len(batch):
                         yield first, {name: batch.column(raw[name]) for name in names}
                         first += len(batch)
@@ -120,25 +108,10 @@ class Table:
             raise UserError(f"{self.path}: has no rows")
 
 
-def _files(path: str) -> list[str]:
-    """Return what a table is made of: itself, or the files of a folder. Raises UserError where that is no table."""
-    if not Path(path).is_dir():
-        if not path.endswith((*DELIMITERS, ".parquet")):
-            kinds = f"{', '.join(DELIMITERS)} or .parquet file, or a folder of .parquet files"
-            raise UserError(f"{path}: must be a {kinds}")
-        return [path]
-    names = sorted(each.name for each in Path(path).iterdir() if not each.name.startswith((".", "_")))
-    if others := [name for name in names if not name.endswith(".parquet")]:
-        raise UserError(f"{path}: must hold .parquet files alone, got {printable(others[0])}")
-    if not names:
-        raise UserError(f"{path}: must hold .parquet files, got none")
-    return [f"{path.rstrip('/')}/{name}" for name in names]
-
-
 def _found(path: str, names: list[str]) -> dict[str, str]:
     """Return what the file calls each of these columns. Raises UserError where there is not exactly one of a name."""
     header: dict[str, list[str]] = {}
-    for raw in _header(path):
+    for raw in header_of(path):
         header.setdefault(raw.strip(), []).append(raw)
     counts = {name: len(header.get(name, [])) for name in names}
     if missing := [name for name, count in counts.items() if count == 0]:
@@ -154,65 +127,3 @@ def _found(path: str, names: list[str]) -> dict[str, str]:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(map(printable, names[:MAX_NAMES])) + ", ..." * (len(names) > MAX_NAMES)
-
-
-def _header(path: str) -> list[str]:
-    if path.endswith(".parquet"):
-        return parquet.read_schema(path).names
-    with _csv(path) as reader:
-        return reader.schema.names
-
-
-def _opened(path: str, names: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield these columns of a file in batches: as text if the file is CSV, else as whatever they are."""
-    if path.endswith(".parquet"):
-        # Without pre_buffer, a row group is read in pieces, however large it is.
-        with parquet.ParquetFile(
-            path, pre_buffer=False, buffer_size=BLOCK_BYTES, page_checksum_verification=True
-        ) as file:
-            yield from file.iter_batches(1 + BATCH_VALUES // len(names), columns=names)
-    else:
-        with _csv(path, names) as reader:
-            yield from reader
-
-
-@contextmanager
-def _csv(path: str, names: list[str] | None = None) -> Iterator[csv.CSVStreamingReader]:
-    """Yield a reader of a file's columns, as text; without names of all, as Arrow sees them.
-
-    Raises UserError if a row is longer or shorter than the header.
-    """
-    delimiter = next(delimiter for suffix, delimiter in DELIMITERS.items() if path.endswith(suffix))
-    try:
-        with pa.input_stream(path, compression="gzip" if path.endswith(".gz") else None) as stream:
-            yield csv.open_csv(
-                stream,
-                csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),  # threads would not number the rows
-                csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                csv.ConvertOptions(
-                    include_columns=names,
-                    column_types=dict.fromkeys(names or [], pa.string()),
-                ),
-            )
-    except pa.ArrowInvalid as error:
-        ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error))
-        if not ragged or "\0" in str(error):
-            raise
-        row, names_wanted, values = map(int, ragged.groups())  # the header is row 1
-        count = f"{counted(values, 'value')}, and the header has {counted(names_wanted, 'name')}"
-        raise UserError(f"{path}: row {row - 1} has {count}: correct the row") from error
-
-
-@contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Turn whatever goes wrong as the block reads a table into a UserError. MemoryError passes through."""
-    try:
-        yield
-    except (UserError, MemoryError):
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: is missing: put the table there, or run `dvc pull` if DVC tracks it") from error
-    except (OSError, UnicodeError, pa.ArrowException) as error:
-        reason = getattr(error, "strerror", None) or error
-        accounts = [account for words, account in ACCOUNTS.items() if words in str(reason)]
-        raise UserError(f"{path}: cannot be read: {printable(*accounts[:1] or [one_line(reason)])}") from error
