@@ -30,12 +30,14 @@ def measure(way: str, frames: int) -> Quantities:
 
 def ours(x: np.ndarray, y: np.ndarray, predictions: np.ndarray, gif: bool) -> None:
     """Draw as the stage `plot` does."""
+    from stages.columns import unnamed
     from stages.history import Snapshots
     from stages.plot import pictures
+    from stages.plot.learning import draw_learning
 
     losses, frames = np.square(predictions - y).mean(axis=(1, 2)), []
     snapshots = Snapshots(np.arange(len(losses)), losses, x, y, predictions)
-    for epoch, picture in enumerate(pictures.draw_learning(snapshots, dpi=100)):
+    for epoch, picture in enumerate(draw_learning(snapshots, unnamed(1, 1), dpi=100)):
         pictures.write_picture(f"{epoch}.png", picture)
         if gif:
             frames.append(picture)
