@@ -15,7 +15,7 @@ MISSING = pa.array(csv.ConvertOptions().null_values)  # the empty text, NA, NaN,
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity)$"
 ADVICE = {
     "missing": "fill in a value, or leave such rows out",
-    "not numeric": "write numbers like 1234.5, or name the column in generate.categories",
+    "not numeric": "write numbers like 1234.5, or, if it is a feature, name the column in generate.categories",
     "infinite": "leave such rows out",
     "too large for float32": "choose a larger unit",
     "too close to 0 for float32": "choose a smaller unit",
@@ -70,7 +70,7 @@ def numbers(column: pa.Array) -> tuple[np.ndarray, Problems]:
     are 1 and 0, as text in any case. Decimals are read as their text, so that they are rounded once.
     """
     types = pa.types
-    if types.is_temporal(column.type):
+    if types.is_temporal(column.type) or types.is_binary(column.type):
         return np.full(len(column), np.nan), _of_another_type(column)
     if not any(check(column.type) for check in (types.is_integer, types.is_floating, types.is_boolean, types.is_null)):
         return _numbers_in_text(column)
@@ -91,7 +91,7 @@ def text(column: pa.Array) -> tuple[pa.Array, Problems]:
     """Return a column as text without the whitespace around it, null where it is missing, and its problems."""
     try:
         cells = pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
-    except pa.ArrowNotImplementedError:
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # binary data, for one, is no text
         return pa.nulls(len(column), pa.string()), _of_another_type(column)
     cells = pc.if_else(pc.is_in(cells, MISSING), None, cells)
     return cells, {"missing": pc.is_null(cells).to_numpy(zero_copy_only=False)}
@@ -122,9 +122,14 @@ class Rounding:
         self.error = max(self.error, float(np.abs(values - narrow).max()))
 
     def fault(self) -> str | None:
-        """Return what is wrong if the error is more than a thousandth of the deviation; a constant column is fine."""
+        """Return what is wrong if the error is more than a thousandth of the deviation; a constant column is fine.
+
+        From 2^53 on, though, different integers are the same even in float64, so a column may only seem constant.
+        """
         mean = self.total / self.count
         deviation = max(self.squares / self.count - mean * mean, 0.0) ** 0.5
+        if deviation == 0 and abs(self.offset) >= 2**53:
+            return f"its values are too large to tell apart: subtract an offset from them, such as {self.offset:g}"
         if deviation == 0 or self.error <= deviation / 1000:
             return None
         rounded = f"float32 would round its values by up to {self.error:.2g}, and their standard deviation is"

@@ -31,16 +31,21 @@ def lines(model: str, table: str) -> Iterator[bytes]:
     from stages.errors import UserError
     from stages.table import Table
 
-    net = models.load(model)
+    net, source, first = models.load(model), Table(table), 1
+    source.check(net.names.features)
     header = io.StringIO()
     csv.writer(header, lineterminator="\n").writerow(net.names.targets)
     yield header.getvalue().encode()
     without_header = arrow_csv.WriteOptions(include_header=False)
-    for rows in Table(table).rows(net.names, targets=False):
+    for rows in source.rows(net.names, targets=False):
         for x in torch.from_numpy(rows).split(max(1, CHUNK_VALUES // rows.shape[1])):
             y = network.predict(net, x)
             if not y.isfinite().all():
-                raise UserError(f"{model}: must predict finite values for {table}, got nan or inf")
+                row = first + int(y.isfinite().all(dim=1).int().argmin())
+                raise UserError(
+                    f"{table}: row {row} has values so far from those trained on that none can be predicted"
+                )
+            first += len(x)
             buffer = pa.BufferOutputStream()
             arrow_csv.write_csv(pa.table(list(y.T.numpy()), net.names.targets), buffer, without_header)
             yield buffer.getvalue()
@@ -60,6 +65,9 @@ def run() -> None:
 
     predicted = lines(arguments.model, arguments.table)
     if arguments.output:
+        for read in (arguments.model, arguments.table):
+            if os.path.realpath(arguments.output) == os.path.realpath(read):
+                raise UserError(f"{arguments.output}: must be another file than {read}, which it would replace")
         with files.writing(arguments.output) as file:
             file.writelines(predicted)
         return

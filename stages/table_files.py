@@ -14,7 +14,10 @@ DELIMITERS = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
 BLOCK_BYTES = 1 << 20  # of CSV that are parsed at a time: no row may be longer than two
 BATCH_VALUES = 1 << 18  # of Parquet that are read at a time
 ACCOUNTS = {  # of what Arrow says otherwise
-    "Empty CSV": "it is empty",
+    "Empty CSV": "it has no rows",
+    "zlib": "it is not compressed by gzip: compress it again",
+    "Truncated compressed": "it is not complete: compress it again",
+    "Parquet": "it is not a Parquet file, or is damaged: write it again",
     "UTF8": "it is not UTF-8 text: save it as UTF-8",
     "utf-8": "it is not UTF-8 text: save it as UTF-8",
     "\0": "it is not UTF-8 text: save it as UTF-8",
@@ -64,6 +67,10 @@ def _csv(path: str, names: list[str] | None = None) -> Iterator[csv.CSVStreaming
 
     Raises UserError if a row is longer or shorter than the header.
     """
+    with Path(path).open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    if zipped and not path.endswith(".gz"):
+        raise UserError(f"{path}: is compressed by gzip: name it {path}.gz")
     delimiter = next(delimiter for suffix, delimiter in DELIMITERS.items() if path.endswith(suffix))
     try:
         with pa.input_stream(path, compression="gzip" if path.endswith(".gz") else None) as stream:

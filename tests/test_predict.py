@@ -86,7 +86,10 @@ def test_a_lesson_model_predicts_a_table_with_a_column_x() -> None:
         ("region,area\ns,big\n", r"table.csv: column area: 1 value is not numeric, such as 'big', in row 1: .*"),
         ("region,size\ns,3\n", r"table.csv: has no column area: it has region, size"),
         ("region,area\n", r"table.csv: has no rows"),
-        ("region,area\ns,3e38\n", r"net.pkl: must predict finite values for table.csv, got nan or inf"),
+        (
+            "region,area\ns,3\nn,3e38\n",
+            r"table.csv: row 2 has values so far from those trained on that none can be predicted",
+        ),
     ],
 )
 def test_a_table_that_does_not_fit_is_reported_in_one_line(table: str, told: str) -> None:
@@ -96,6 +99,16 @@ def test_a_table_that_does_not_fit_is_reported_in_one_line(table: str, told: str
     models.save_net("net.pkl", net)
     Path("table.csv").write_text(table)
     assert re.fullmatch(told + "\n", predict("net.pkl", "table.csv", status=2))
+
+
+@pytest.mark.parametrize("output", ["net.pkl", "folder/../table.csv"])
+def test_what_is_read_is_never_replaced(output: str) -> None:
+    save()
+    Path("folder").mkdir()
+    Path("table.csv").write_text(TABLE)
+    told = predict("net.pkl", "table.csv", "-o", output, status=2)
+    assert told == f"{output}: must be another file than {Path(output).name}, which it would replace\n"
+    assert Path("table.csv").read_text() == TABLE
 
 
 def test_missing_files_are_reported_in_one_line() -> None:

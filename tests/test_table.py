@@ -128,8 +128,8 @@ def test_a_category_has_a_column_for_each_sorted_value_whatever_the_kind_of_file
         ("a,b\n1,2\n3\n", "row 2 has 1 value, and the header has 2 names: correct the row"),
         ("a,b\n\n1,2\n1,2\n1,2,\n", "row 3 has 3 values, and the header has 2 names: correct the row"),
         ("a,b\n1,2\n  \n", "row 2 has 1 value, and the header has 2 names: correct the row"),
-        ("", "cannot be read: it is empty"),
-        ("\n\n", "cannot be read: it is empty"),
+        ("", "cannot be read: it has no rows"),
+        ("\n\n", "cannot be read: it has no rows"),
         ("a,b\n", "has no rows"),
         ({"a": [], "b": []}, "has no rows"),
         (b"a,b\n\xff,1\n", "cannot be read: it is not UTF-8 text: save it as UTF-8"),
@@ -187,7 +187,10 @@ def test_a_column_without_a_name_is_refused_where_it_is_used() -> None:
         Table(path).check(["a", ""])
 
 
-NOT_NUMERIC = "not numeric, such as {}, in row 1: write numbers like 1234.5, or name the column in generate.categories"
+NOT_NUMERIC = (
+    "not numeric, such as {}, in row 1: "
+    "write numbers like 1234.5, or, if it is a feature, name the column in generate.categories"
+)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +268,7 @@ def test_all_faults_are_reported_at_once_with_counts_and_the_first_rows() -> Non
     assert sorted(told(path, columns)) == [
         "column a: 1000 values are missing, first in rows 7, 107, 207: fill in a value, or leave such rows out",
         "column b: 2 values are not numeric, such as 'x', in rows 5, 90000: "
-        "write numbers like 1234.5, or name the column in generate.categories",
+        "write numbers like 1234.5, or, if it is a feature, name the column in generate.categories",
         "column c: 100000 values are too large for float32, such as '1e39', first in rows 1, 2, 3: "
         "choose a larger unit",
     ]
@@ -391,3 +394,16 @@ def test_fuzz_a_damaged_file_gives_rows_or_one_line(name: str, edits: list[tuple
         read(path)
     except UserError as error:
         assert all(line.isprintable() for line in str(error).split("\n"))
+
+
+@pytest.mark.parametrize("offset", [2**60, -(2**60), 2**53])
+def test_integers_that_float64_cannot_tell_apart_are_refused_rather_than_taken_for_a_constant(offset: int) -> None:
+    path = saved("a,b\n" + "".join(f"{offset + index % 2},{index}\n" for index in range(50)))
+    (line,) = told(path, learning=True)
+    assert line.startswith("column a: ")
+    assert "subtract an offset from them, such as" in line
+
+
+def test_a_compressed_table_without_the_name_of_one_is_named() -> None:
+    Path("t.csv").write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    assert told("t.csv") == ["is compressed by gzip: name it t.csv.gz"]

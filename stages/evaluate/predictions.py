@@ -20,7 +20,8 @@ def predict(net: nn.Module, x: Tensor, rows: int) -> Iterator[Tensor]:
     for chunk in x.split(rows):
         prediction = network.predict(net, chunk)
         if not prediction.isfinite().all():
-            raise UserError("data/net.pkl: must predict finite values, got nan or inf: lower train.learning_rate")
+            cure = "lower train.learning_rate, or look for extreme values in the data"
+            raise UserError(f"data/net.pkl: must predict finite values, got nan or inf: {cure}")
         yield prediction
 
 

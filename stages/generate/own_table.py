@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
 from stages.columns import Columns
 from stages.dataset import Dataset
@@ -32,7 +32,8 @@ def _listed(target: str | list[str]) -> list[str]:
 
 
 TablePath = Annotated[str, AfterValidator(_below_raw)]
-Name = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]  # as in the header of a table
+QUOTED = ", in quotes what YAML takes for something else, such as '2'"
 Names = Annotated[list[Name], AfterValidator(_different)]
 SomeNames = Annotated[Names, Field(min_length=1)]
 
@@ -42,9 +43,9 @@ class OwnTable(Section):
 
     source: Literal["table"]
     path: TablePath
-    target: Annotated[Name | SomeNames, must_be("the name of a column, or a list of different names")]
-    features: Annotated[SomeNames | None, must_be("null, or a list of different names")]
-    categories: Annotated[Names, must_be("a list of different names")] = Field(default_factory=list)
+    target: Annotated[Name | SomeNames, must_be(f"the name of a column, or a list of different names{QUOTED}")]
+    features: Annotated[SomeNames | None, must_be(f"null, or a list of different names{QUOTED}")]
+    categories: Annotated[Names, must_be(f"a list of different names{QUOTED}")] = Field(default_factory=list)
     test_fraction: Annotated[float, Field(gt=0, lt=1), Exact] | None = None
     test_path: Annotated[TablePath | None, Field(validate_default=True)] = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, validate_default=True)

@@ -26,8 +26,12 @@ def title_of(title: str, found: int, what: str) -> str:
 
 
 def printable(name: str, longest: int) -> str:
-    """Return the name on one line, its middle cut to fit so many characters, with □ for each that the font lacks."""
-    line = "".join(character if ord(character) in font_characters() else "□" for character in " ".join(name.split()))
+    """Return the name on one line, its middle cut to fit so many characters, those that the font lacks escaped."""
+    escaped = (
+        character if ord(character) in font_characters() else character.encode("unicode_escape").decode()
+        for character in " ".join(name.split())
+    )
+    line = "".join(escaped)
     half = longest // 2
     return line if len(line) <= longest else f"{line[: half - 1]}…{line[-half:]}"
 

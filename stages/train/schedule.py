@@ -1,5 +1,6 @@
 """The schedules of the learning rate in torch.optim.lr_scheduler, by name, stepped once an epoch."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,9 @@ class Schedule:
                 self.scheduler.step(loss)
             else:
                 self.scheduler.step()
+            for group in self.scheduler.optimizer.param_groups:
+                if not 0 <= group["lr"] < math.inf:
+                    raise ValueError(f"it sets a learning rate of {group['lr']:g}")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for `load_state_dict`."""

@@ -54,7 +54,8 @@ class Validation:
         """
         loss = everywhere(mean_loss, self.batch).item()
         if not math.isfinite(loss):
-            raise UserError(f"the validation loss is {loss} at epoch {epoch}: lower train.learning_rate")
+            cure = "lower train.learning_rate, or look for extreme values in the data"
+            raise UserError(f"the validation loss is {loss} at epoch {epoch}: {cure}")
         self.epochs_since += 1
         if loss < self.lowest:
             self.lowest, self.epochs_since = loss, 0

@@ -232,7 +232,10 @@ def test_predictions_that_overflow_are_reported_and_nothing_is_written(name: str
         dataset.write(f"data/{each}.pt", Dataset(x, x))
     with pytest.raises(UserError) as told:
         evaluated()
-    assert str(told.value) == "data/net.pkl: must predict finite values, got nan or inf: lower train.learning_rate"
+    assert str(told.value) == (
+        "data/net.pkl: must predict finite values, got nan or inf: "
+        "lower train.learning_rate, or look for extreme values in the data"
+    )
     assert [path.name for path in Path("data").iterdir() if path.suffix in (".json", ".csv")] == []
 
 

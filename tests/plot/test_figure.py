@@ -12,8 +12,8 @@ from stages.plot.figure import draw, image_of, new_panels, printable, title_of
         ("measurement_12", "meas…nt_12"),
         ("0123456789", "0123456789"),
         ("a\n\tb\u2028c", "a b c"),
-        ("性别 size", "□□ size"),
-        ("\x07\ue000", "□□"),
+        ("性别 size", r"\u60… size"),
+        ("\x07\ue000", r"\x07\ue000"),
         ("", ""),
     ],
 )

@@ -114,6 +114,7 @@ def test_options_that_params_yaml_names_are_not_overridden() -> None:
         ("OneCycleLR", {"total_steps": 19}, "Tried to step 20 times. The specified number of total steps is 19"),
         ("ReduceLROnPlateau", {"patience": 3, "min_lr": "low"}, "not supported between instances of 'str' and 'float'"),
         ("ExponentialLR", {"gamma": 0.9, "last_epoch": 3}, "param 'initial_lr' is not specified"),
+        ("ExponentialLR", {"gamma": -1.0}, "it sets a learning rate of -"),
     ],
 )
 def test_options_that_the_schedule_refuses_are_reported_in_one_line_before_training(
