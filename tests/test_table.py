@@ -135,7 +135,7 @@ def test_a_category_has_a_column_for_each_sorted_value_whatever_the_kind_of_file
         (b"a,b\n\xff,1\n", "cannot be read: it is not UTF-8 text: save it as UTF-8"),
         (b"a,b\xff\n1,1\n", "cannot be read: it is not UTF-8 text: save it as UTF-8"),
         ("a,b\n".encode("utf-16"), "cannot be read: it is not UTF-8 text: save it as UTF-8"),
-        ({"a": [b"\xff"], "b": [1]}, "cannot be read: it is not UTF-8 text: save it as UTF-8"),
+        ({"a": [b"\xff"], "b": [1]}, "column a: 1 value is of type binary, in row 1: "),
         (
             'a,b\n1,"' + "2,3\n" * (1 << 20),
             "cannot be read: a row is longer than 1 MiB: look for a quote that is not closed",

@@ -33,7 +33,6 @@ def _listed(target: str | list[str]) -> list[str]:
 
 TablePath = Annotated[str, AfterValidator(_below_raw)]
 Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]  # as in the header of a table
-QUOTED = ", in quotes what YAML takes for something else, such as '2'"
 Names = Annotated[list[Name], AfterValidator(_different)]
 SomeNames = Annotated[Names, Field(min_length=1)]
 
@@ -43,9 +42,9 @@ class OwnTable(Section):
 
     source: Literal["table"]
     path: TablePath
-    target: Annotated[Name | SomeNames, must_be(f"the name of a column, or a list of different names{QUOTED}")]
-    features: Annotated[SomeNames | None, must_be(f"null, or a list of different names{QUOTED}")]
-    categories: Annotated[Names, must_be(f"a list of different names{QUOTED}")] = Field(default_factory=list)
+    target: Annotated[Name | SomeNames, must_be("the name of a column, or a list of different names, as text")]
+    features: Annotated[SomeNames | None, must_be("null, or a list of different names, as text")]
+    categories: Annotated[Names, must_be("a list of different names, as text")] = Field(default_factory=list)
     test_fraction: Annotated[float, Field(gt=0, lt=1), Exact] | None = None
     test_path: Annotated[TablePath | None, Field(validate_default=True)] = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, validate_default=True)

@@ -22,7 +22,7 @@ SETTINGS: dict[str, Any] = {
     "test_fraction": 0.2,
     "seed": 1,
 }
-DIFFERENT = "a list of different names"
+DIFFERENT = "a list of different names, as text"
 
 
 @pytest.fixture(autouse=True)
