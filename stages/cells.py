@@ -1,4 +1,4 @@
-"""Turn the columns of a table into numbers and codes, and tell which of their cells are neither."""
+"""Convert the columns of a table to numbers or category codes, and report the cells that cannot be converted."""
 
 from dataclasses import dataclass
 
@@ -14,21 +14,21 @@ Problems = dict[str, np.ndarray]  # which rows of a column, bool (n,), have whic
 MISSING = pa.array(csv.ConvertOptions().null_values)  # the empty text, NA, NaN, null and the like
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity)$"
 ADVICE = {
-    "missing": "fill in a value, or leave such rows out",
-    "not numeric": "write numbers like 1234.5, or, if it is a feature, name the column in generate.categories",
-    "infinite": "leave such rows out",
+    "missing": "fill in a value, or remove such rows",
+    "not numeric": "write numbers like 1234.5, or, if it is a feature, list it in generate.categories",
+    "infinite": "remove such rows",
     "too large for float32": "choose a larger unit",
     "too close to 0 for float32": "choose a smaller unit",
-    "in no training row": "leave such rows out, or train with such rows",
+    "not in the training rows": "remove such rows, or train on a table that has such values",
 }
-OTHER_TYPES = "store numbers instead, such as, for a date, the days since a fixed one"
+OTHER_TYPES = "store numbers instead, e.g. a date as the number of days since a fixed day"
 
 
 @dataclass
 class _Fault:
     count: int
     rows: list[int]  # the first of them, counted from 1
-    example: str  # what the very first of them holds
+    example: str  # `, such as 'x'` for the value in the first of them, or nothing
 
 
 class Faults:
@@ -64,10 +64,10 @@ class Faults:
 
 
 def numbers(column: pa.Array) -> tuple[np.ndarray, Problems]:
-    """Return a column as float64 (n,), and its problems; what is no finite number is nan or infinite.
+    """Return a column as float64 (n,), and its problems; what is not a finite number is nan or infinite.
 
     Text is read as Python's float() reads it, but without underscores, and only with the digits 0 to 9. True and false
-    are 1 and 0, as text in any case. Decimals are read as their text, so that they are rounded once.
+    are 1 and 0, as text in upper or lower case. Decimals are converted via text, so that they are rounded only once.
     """
     types = pa.types
     if types.is_temporal(column.type) or types.is_binary(column.type):
@@ -79,7 +79,7 @@ def numbers(column: pa.Array) -> tuple[np.ndarray, Problems]:
 
 
 def narrowed(values: np.ndarray) -> tuple[np.ndarray, Problems]:
-    """Return float64 values, (n,), as float32, (n,), and the problems of those that float32 has no room for."""
+    """Return float64 values, (n,), as float32, (n,), and the problems of those outside the range of float32."""
     with np.errstate(over="ignore", under="ignore"):
         narrow = values.astype(np.float32)
     large = np.isinf(narrow) & np.isfinite(values)
@@ -98,23 +98,24 @@ def text(column: pa.Array) -> tuple[pa.Array, Problems]:
 
 
 def codes(column: pa.Array, values: list[str]) -> tuple[np.ndarray, Problems]:
-    """Return which of the values each row of a column has, int (n,), -1 for none of them, and its problems."""
+    """Return the index in `values` of each row of a column, int (n,), -1 if it is none of them, and its problems."""
     cells, problems = text(column)
     found = pc.index_in(cells, value_set=pa.array(values, pa.string())).fill_null(-1).to_numpy()
     unknown = (found < 0) & pc.is_valid(cells).to_numpy(zero_copy_only=False)
-    return found, problems | {"in no training row": unknown}
+    return found, problems | {"not in the training rows": unknown}
 
 
 class Rounding:
-    """What float32 makes of one column: its largest rounding error, beside the standard deviation."""
+    """The largest error by which float32 rounds the values of a column, and their standard deviation."""
 
     def __init__(self) -> None:
         self.count, self.offset, self.total, self.squares, self.error = 0, 0.0, 0.0, 0.0, 0.0
 
     def add(self, values: np.ndarray, narrow: np.ndarray) -> None:
-        """Take account of more values, finite float64 (n,), n ≥ 1, and of what they are in float32."""
+        """Include more values, finite float64 (n,), n ≥ 1, and the same values as float32."""
         if not self.count:
-            self.offset = float(values[0])  # near the others, or so far off that it alone makes the deviation large
+            # Subtracted for precision; if it is far from the other values, the deviation is large anyway.
+            self.offset = float(values[0])
         shifted = values - self.offset
         self.count += len(values)
         self.total += float(shifted.sum())
@@ -129,11 +130,13 @@ class Rounding:
         mean = self.total / self.count
         deviation = max(self.squares / self.count - mean * mean, 0.0) ** 0.5
         if deviation == 0 and abs(self.offset) >= 2**53:
-            return f"its values are too large to tell apart: subtract an offset from them, such as {self.offset:g}"
+            return (
+                f"its values are too large to tell apart: subtract an offset, such as {self.offset:g}, from all values"
+            )
         if deviation == 0 or self.error <= deviation / 1000:
             return None
-        rounded = f"float32 would round its values by up to {self.error:.2g}, and their standard deviation is"
-        return f"{rounded} {deviation:.2g}: subtract an offset from them, such as {self.offset:g}"
+        rounded = f"float32 would round its values by up to {self.error:.2g}, too much for their standard deviation of"
+        return f"{rounded} {deviation:.2g}: subtract an offset, such as {self.offset:g}, from all values"
 
 
 def _numbers_in_text(column: pa.Array) -> tuple[np.ndarray, Problems]:
@@ -143,7 +146,7 @@ def _numbers_in_text(column: pa.Array) -> tuple[np.ndarray, Problems]:
             if np.isfinite(values).all():
                 return values, {}
         except pa.ArrowInvalid:
-            pass  # look closer, which takes longer
+            pass  # what follows takes longer, but tells which cells are not numbers
     cells, problems = text(column)
     plain = pc.if_else(pc.match_substring_regex(cells, NUMBER), cells, None)
     truth = pc.index_in(pc.utf8_lower(cells), value_set=pa.array(["false", "true"]))

@@ -1,4 +1,4 @@
-"""Read a person's own table, in batches of rows.
+"""Read a table in batches of rows.
 
 CSV is UTF-8 text with a header; double quotes enclose a value. Rows are counted from 1, without the header and blank
 lines, and through all files of a folder, which are read in the order of their names.
@@ -19,13 +19,13 @@ from stages.table_files import batches_of, files_of, header_of, reading
 
 MAX_VALUES = 1000  # of a category
 MAX_NAMES = 20  # that a message lists
-SEPARATORS = ": the values of a .csv file are separated by commas, those of a .tsv file by tabs"
+SEPARATORS = " (separate values by commas in a .csv file, by tabs in a .tsv file)"
 
 
 class Table:
-    """A table, whose columns can be read several times; its files are watched for changes from now on.
+    """A table whose columns can be read repeatedly; its files are watched for changes from now on.
 
-    Raises UserError, as its methods do, where a file is missing, damaged or of another kind.
+    Like its methods, raises UserError if a file is missing, damaged or of another kind.
     """
 
     def __init__(self, path: str) -> None:
@@ -43,59 +43,64 @@ class Table:
             _found(self.files[0], names)
 
     def values(self, names: list[str]) -> dict[str, list[str]]:
-        """Return the sorted values of each of these columns, as text.
+        """Return the sorted different values of each of these columns, as text.
 
         Raises UserError if a column has missing values or more than MAX_VALUES different ones.
         """
+        if not names:
+            return {}
         found: dict[str, set[str]] = {name: set() for name in names}
         faults = Faults(self.path)
         with reading(self.path):
-            for first, batch in self._batches(names) if names else ():
+            for first, batch in self._batches(names):
                 for name, column in batch.items():
                     text, problems = cells.text(column)
                     faults.add(name, column, problems, first)
                     found[name].update(pc.unique(text).drop_null().to_pylist())
                     if len(found[name]) > MAX_VALUES:
-                        many = f"has {len(found[name])} different values or more, and a category can have {MAX_VALUES}"
+                        many = f"has more than {MAX_VALUES} different values, too many for a category"
                         raise UserError(f"{self.path}: column {printable(name)}: {many}")
         faults.check()
         return {name: sorted(values) for name, values in found.items()}
 
-    def rows(self, columns: Columns, *, targets: bool = True, learning: bool = False) -> Iterator[np.ndarray]:
-        """Yield the rows, in order: the columns of x and then, if asked for, of y, as float32 (n, width), all finite.
+    def rows(self, columns: Columns, *, targets: bool = True, check_rounding: bool = False) -> Iterator[np.ndarray]:
+        """Yield the rows in batches: the columns of x and, with `targets`, of y, as float32 (n, width), all finite.
 
-        `learning` refuses columns, too, of which float32 would keep too little to learn from.
-        Raises UserError at the end of the table, with all faults of its cells; what follows the first is not yielded.
+        `check_rounding` also refuses columns that float32 rounds too coarsely to learn from.
+        Raises UserError at the end of the table, with all faults in its cells; no batch is yielded after the first
+        fault.
         """
-        names = [*columns.features, *(columns.targets if targets else [])]
-        places = {name: place.start for name, place in columns.slices().items()}
+        y_names = columns.targets if targets else []
+        names = [*columns.features, *y_names]
         n_feature = len(columns.x_names())
-        places |= {name: n_feature + index for index, name in enumerate(names[len(columns.features) :])}
+        starts = {name: place.start for name, place in columns.slices().items()}  # the first column of each name
+        starts |= {name: n_feature + index for index, name in enumerate(y_names)}
         faults = Faults(self.path)
-        roundings = {name: Rounding() for name in names if learning and name not in columns.categories}
+        roundings = {name: Rounding() for name in names if check_rounding and name not in columns.categories}
         with reading(self.path):
             for first, batch in self._batches(names):
-                rows = np.zeros((len(batch[names[0]]), n_feature + len(names) - len(columns.features)), np.float32)
+                rows = np.zeros((len(batch[names[0]]), n_feature + len(y_names)), np.float32)
                 for name, column in batch.items():
+                    start = starts[name]
                     if name in columns.categories:
                         codes, problems = cells.codes(column, columns.categories[name])
-                        rows[np.arange(len(rows)), places[name] + codes] = 1  # where there is no code, there is a fault
+                        rows[np.arange(len(rows)), start + codes] = 1  # wrong where the code is -1, which is a fault
                     else:
                         values, problems = cells.numbers(column)
-                        rows[:, places[name]], unfit = cells.narrowed(values)
-                        problems = problems | unfit
+                        rows[:, start], out_of_range = cells.narrowed(values)
+                        problems = problems | out_of_range
                     faults.add(name, column, problems, first)
                     if name in roundings and not faults:
-                        roundings[name].add(values, rows[:, places[name]])
+                        roundings[name].add(values, rows[:, start])
                 if not faults:
                     yield rows
         if not faults:
-            lines = {name: rounding.fault() for name, rounding in roundings.items()}
-            faults.lines = [f"column {printable(name)}: {line}" for name, line in lines.items() if line]
+            found = {name: rounding.fault() for name, rounding in roundings.items()}
+            faults.lines = [f"column {printable(name)}: {fault}" for name, fault in found.items() if fault]
         faults.check()
 
     def _batches(self, names: list[str]) -> Iterator[tuple[int, dict[str, pa.Array]]]:
-        """Yield, batch by batch, the number of the first row and these columns, n ≥ 1 rows."""
+        """Yield batches of at least one row: the number of the first row, and these columns by name."""
         first = 1
         for path in self.files:
             with reading(path):
@@ -109,14 +114,17 @@ class Table:
 
 
 def _found(path: str, names: list[str]) -> dict[str, str]:
-    """Return what the file calls each of these columns. Raises UserError where there is not exactly one of a name."""
+    """Return each of these names as it is written in the file, perhaps with space around it.
+
+    Raises UserError unless the file has exactly one column of each name.
+    """
     header: dict[str, list[str]] = {}
     for raw in header_of(path):
         header.setdefault(raw.strip(), []).append(raw)
     counts = {name: len(header.get(name, [])) for name in names}
     if missing := [name for name, count in counts.items() if count == 0]:
-        unparted = len(header) == 1 and re.search(r"[,;\t|]", next(iter(header)))
-        there = f"{_listed(list(header))}{SEPARATORS if unparted else ''}"
+        wrong_separator = len(header) == 1 and re.search(r"[,;\t|]", next(iter(header)))
+        there = f"{_listed(list(header))}{SEPARATORS if wrong_separator else ''}"
         raise UserError(f"{path}: has no column {_listed(missing)}: it has {there}")
     if "" in counts:
         raise UserError(f"{path}: has a column without a name: name it, or list the others in generate.features")

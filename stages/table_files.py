@@ -11,22 +11,22 @@ from pyarrow import csv, parquet
 from stages.errors import UserError, counted, one_line, printable
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
-BLOCK_BYTES = 1 << 20  # of CSV that are parsed at a time: no row may be longer than two
-BATCH_VALUES = 1 << 18  # of Parquet that are read at a time
-ACCOUNTS = {  # of what Arrow says otherwise
+BLOCK_BYTES = 1 << 20  # of CSV, parsed at a time; a row may span two blocks at most
+BATCH_VALUES = 1 << 18  # of Parquet, read at a time
+EXPLANATIONS = {  # to show instead of messages from Arrow that contain these words
     "Empty CSV": "it has no rows",
     "zlib": "it is not compressed by gzip: compress it again",
-    "Truncated compressed": "it is not complete: compress it again",
+    "Truncated compressed": "it is incomplete: compress it again",
     "Parquet": "it is not a Parquet file, or is damaged: write it again",
     "UTF8": "it is not UTF-8 text: save it as UTF-8",
     "utf-8": "it is not UTF-8 text: save it as UTF-8",
     "\0": "it is not UTF-8 text: save it as UTF-8",
-    "straddl": "a row is longer than 1 MiB: look for a quote that is not closed",
+    "straddl": "a row is longer than 1 MiB: look for an unclosed quote",
 }
 
 
 def files_of(path: str) -> list[str]:
-    """Return what a table is made of: itself, or the files of a folder. Raises UserError where that is no table."""
+    """Return the files of a table: the path itself, or all files in that folder. Raises UserError if it is no table."""
     if not Path(path).is_dir():
         if not path.endswith((*DELIMITERS, ".parquet")):
             kinds = f"{', '.join(DELIMITERS)} or .parquet file, or a folder of .parquet files"
@@ -34,9 +34,9 @@ def files_of(path: str) -> list[str]:
         return [path]
     names = sorted(each.name for each in Path(path).iterdir() if not each.name.startswith((".", "_")))
     if others := [name for name in names if not name.endswith(".parquet")]:
-        raise UserError(f"{path}: must hold .parquet files alone, got {printable(others[0])}")
+        raise UserError(f"{path}: must contain only .parquet files, got {printable(others[0])}")
     if not names:
-        raise UserError(f"{path}: must hold .parquet files, got none")
+        raise UserError(f"{path}: must contain .parquet files, got none")
     return [f"{path.rstrip('/')}/{name}" for name in names]
 
 
@@ -49,7 +49,7 @@ def header_of(path: str) -> list[str]:
 
 
 def batches_of(path: str, names: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield these columns of a file in batches: as text if the file is CSV, else as whatever they are."""
+    """Yield these columns of a file in batches: as text if the file is CSV, with the file's own types if Parquet."""
     if path.endswith(".parquet"):
         # Without pre_buffer, a row group is read in pieces, however large it is.
         with parquet.ParquetFile(
@@ -63,7 +63,7 @@ def batches_of(path: str, names: list[str]) -> Iterator[pa.RecordBatch]:
 
 @contextmanager
 def _csv(path: str, names: list[str] | None = None) -> Iterator[csv.CSVStreamingReader]:
-    """Yield a reader of a file's columns, as text; without names of all, as Arrow sees them.
+    """Yield a reader of these columns of a file, as text; without names, of all columns, with types that Arrow infers.
 
     Raises UserError if a row is longer or shorter than the header.
     """
@@ -87,9 +87,9 @@ def _csv(path: str, names: list[str] | None = None) -> Iterator[csv.CSVStreaming
         ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error))
         if not ragged or "\0" in str(error):
             raise
-        row, names_wanted, values = map(int, ragged.groups())  # the header is row 1
-        count = f"{counted(values, 'value')}, and the header has {counted(names_wanted, 'name')}"
-        raise UserError(f"{path}: row {row - 1} has {count}: correct the row") from error
+        row, names_in_header, values = map(int, ragged.groups())  # the header is row 1
+        count = f"{counted(values, 'value')}, but the header has {counted(names_in_header, 'name')}"
+        raise UserError(f"{path}: row {row - 1} has {count}: fix the row") from error
 
 
 @contextmanager
@@ -103,5 +103,6 @@ def reading(path: str) -> Iterator[None]:
         raise UserError(f"{path}: is missing: put the table there, or run `dvc pull` if DVC tracks it") from error
     except (OSError, UnicodeError, pa.ArrowException) as error:
         reason = getattr(error, "strerror", None) or error
-        accounts = [account for words, account in ACCOUNTS.items() if words in str(reason)]
-        raise UserError(f"{path}: cannot be read: {printable(*accounts[:1] or [one_line(reason)])}") from error
+        explanations = (text for words, text in EXPLANATIONS.items() if words in str(reason))
+        why = next(explanations, one_line(reason))
+        raise UserError(f"{path}: cannot be read: {printable(why)}") from error

@@ -81,7 +81,10 @@ def test_a_lesson_model_predicts_a_table_with_a_column_x() -> None:
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        ("region,area\nw,70\n", r"table.csv: column region: 1 value is in no training row, such as 'w', in row 1: .*"),
+        (
+            "region,area\nw,70\n",
+            r"table.csv: column region: 1 value is not in the training rows, such as 'w', in row 1: .*",
+        ),
         ("region,area\ns,\n", r"table.csv: column area: 1 value is missing, in row 1: .*"),
         ("region,area\ns,big\n", r"table.csv: column area: 1 value is not numeric, such as 'big', in row 1: .*"),
         ("region,size\ns,3\n", r"table.csv: has no column area: it has region, size"),

@@ -1,4 +1,4 @@
-"""Points from a person's own table."""
+"""Take the training and test points from the user's own table."""
 
 import re
 from pathlib import PurePosixPath
@@ -17,7 +17,7 @@ from stages.params import Exact, Section, must_be
 def _below_raw(path: str) -> str:
     folders = PurePosixPath(path).parts[:-1]
     if folders[:2] != ("data", "raw") or ".." in re.split(r"[/\\]", path):
-        raise ValueError("must be below data/raw/, where DVC notices changes, such as data/raw/houses.csv")
+        raise ValueError("must be in data/raw/, where DVC notices changes, e.g. data/raw/houses.csv")
     return path
 
 
@@ -51,7 +51,7 @@ class OwnTable(Section):
 
     @property
     def targets(self) -> list[str]:
-        """The names of the targets, be it one or several."""
+        """The names of the targets, as a list even if there is only one."""
         return _listed(self.target)
 
     @field_validator("features", "categories")
@@ -67,14 +67,18 @@ class OwnTable(Section):
     def _among_features(cls, categories: list[str], info: ValidationInfo) -> list[str]:
         features = info.data.get("features")
         if features and (others := [name for name in categories if name not in features]):
-            raise ValueError(f"must be among generate.features, which {short(others[0])} is not")
+            raise ValueError(f"must name only columns in generate.features, not {short(others[0])}")
         return categories
 
     @field_validator("test_path")
     @classmethod
     def _instead_of_a_fraction(cls, path: str | None, info: ValidationInfo) -> str | None:
-        if "test_fraction" in info.data and (path is None) == (info.data["test_fraction"] is None):
-            raise ValueError("must be given if generate.test_fraction is not, and only then")
+        if "test_fraction" in info.data:
+            has_fraction = info.data["test_fraction"] is not None
+            if path is None and not has_fraction:
+                raise ValueError("must be given if generate.test_fraction is not")
+            if path is not None and has_fraction:
+                raise ValueError("must not be given with generate.test_fraction")
         return path
 
     @field_validator("seed")
@@ -86,16 +90,16 @@ class OwnTable(Section):
 
 
 def points_of_table(settings: OwnTable) -> tuple[Dataset, Dataset]:
-    """Return the points to train on and those to test on. Raises UserError with what is wrong with a table."""
+    """Return the points to train on and those to test on. Raises UserError with all faults of a table."""
     from stages.table import Table  # late: pyarrow takes a moment to import, which the curve does not need
 
     table, targets = Table(settings.path), settings.targets
     features = settings.features or [name for name in table.names if name not in targets]
     table.check([*features, *targets, *settings.categories])
     if not features:
-        raise UserError(f"{settings.path}: has no columns but the target")
+        raise UserError(f"{settings.path}: has no columns other than the target")
     columns = Columns(features=features, targets=targets, categories=table.values(settings.categories))
-    pieces = list(split.in_pieces(table.rows(columns, learning=True)))
+    pieces = list(split.in_pieces(table.rows(columns, check_rounding=True)))
     n = sum(map(len, pieces))
     if settings.test_path is not None:
         pieces += split.in_pieces(Table(settings.test_path).rows(columns))

@@ -7,7 +7,7 @@ import torch
 
 from stages.columns import Columns
 from stages.dataset import Dataset
-from stages.errors import UserError, counted, in_rows, printable, short
+from stages.errors import UserError, in_rows, printable, short
 
 PIECE_BYTES = 1 << 25  # from here on glibc never takes memory from the heap, where it would stay
 
@@ -31,8 +31,8 @@ def drawn(path: str, n: int, fraction: float, seed: int) -> np.ndarray:
     """
     tests = round(n * fraction)
     if tests < 1 or n - tests < 2:
-        parts = f"{counted(n - tests, 'row')} to train on and {counted(tests, 'row')} to test on"
-        raise UserError(f"{path}: generate.test_fraction leaves {parts}: at least 2 and 1 are needed")
+        rule = "must leave at least 2 rows to train on and 1 to test on"
+        raise UserError(f"{path}: generate.test_fraction {rule}, got {n - tests} and {tests}")
     is_test = np.zeros(n, bool)
     is_test[torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:tests].numpy()] = True
     return is_test
@@ -61,13 +61,14 @@ def parted(pieces: list[np.ndarray], is_test: np.ndarray, columns: Columns) -> t
 
 
 def check_categories(path: str, train: Dataset, test: Dataset, is_test: np.ndarray) -> None:
-    """Raise UserError with each value of a category that only test rows have, a line a value."""
+    """Raise UserError with a line for each value of a category that occurs only in test rows."""
     numbers, lines = np.flatnonzero(is_test) + 1, []
     for name, place in train.names.slices().items():
         for index, value in enumerate(train.names.categories.get(name, []), place.start):
             if not train.x[:, index].any():
                 rows = numbers[test.x[:, index] == 1].tolist()
-                only = f"column {printable(name)}: {short(value)} is in no training row, but {in_rows(len(rows), rows)}"
-                lines.append(f"{path}: {only}: leave such rows out, or choose another generate.seed")
+                only = f"{short(value)} occurs only among the test rows, {in_rows(len(rows), rows)}"
+                advice = "remove such rows, or choose another generate.seed"
+                lines.append(f"{path}: column {printable(name)}: {only}: {advice}")
     if lines:
         raise UserError("\n".join(lines))

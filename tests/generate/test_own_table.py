@@ -71,17 +71,17 @@ def checked(generate: Any) -> Params:
         ({"categories": ["a", "a"]}, f"categories: must be {DIFFERENT}, got ['a', 'a']"),
         (
             {"features": ["a"], "categories": ["b"]},
-            "categories: must be among generate.features, which 'b' is not, got ['b']",
+            "categories: must name only columns in generate.features, not 'b', got ['b']",
         ),
         ({"test_fraction": 0}, "test_fraction: must be greater than 0, got 0"),
         ({"test_fraction": 1}, "test_fraction: must be less than 1, got 1"),
         (
             {"test_path": "data/raw/u.csv"},
-            "test_path: must be given if generate.test_fraction is not, and only then, got 'data/raw/u.csv'",
+            "test_path: must not be given with generate.test_fraction, got 'data/raw/u.csv'",
         ),
         (
             {"test_fraction": "absent"},
-            "test_path: must be given if generate.test_fraction is not, and only then, got None",
+            "test_path: must be given if generate.test_fraction is not, got None",
         ),
         ({"seed": "absent"}, "seed: must be given with generate.test_fraction, got None"),
         ({"seed": -1}, "seed: must be greater than or equal to 0, got -1"),
@@ -116,7 +116,7 @@ def test_a_section_that_is_no_mapping_is_reported_in_a_line() -> None:
 )
 def test_a_table_that_dvc_does_not_watch_is_refused(name: str, path: str) -> None:
     settings = SETTINGS | {name: path} | ({"test_fraction": None} if name == "test_path" else {})
-    rule = "must be below data/raw/, where DVC notices changes, such as data/raw/houses.csv"
+    rule = "must be in data/raw/, where DVC notices changes, e.g. data/raw/houses.csv"
     with pytest.raises(UserError) as caught:
         checked(settings)
     assert str(caught.value) == f"params.yaml: generate.{name}: {rule}, got {path!r}"
@@ -157,7 +157,7 @@ def test_a_table_of_its_own_to_test_on_may_have_its_columns_in_any_order() -> No
     Path("data/raw/u.csv").write_text("area\n8\n")
     assert told(table(10), features=["area"], **split_off) == "data/raw/u.csv: has no column price: it has area"
     Path("data/raw/u.csv").write_text("price,area,city\n7,8,a\n7,8,c\n")
-    line = "column city: 1 value is in no training row, such as 'c', in row 2: "
+    line = "column city: 1 value is not in the training rows, such as 'c', in row 2: "
     assert told(table(10), categories=["city"], **split_off).startswith(f"data/raw/u.csv: {line}")
 
 
@@ -166,12 +166,13 @@ def test_several_targets_are_the_columns_of_y() -> None:
     assert torch.equal(train.y[:, 0], train.y[:, 1] + 0.5)
 
 
-@pytest.mark.parametrize(("n", "left"), [(2, "2 rows to train on and 0 rows"), (1, "1 row to train on and 0 rows")])
-def test_a_table_that_is_too_small_to_split_is_refused(n: int, left: str) -> None:
-    line = f"generate.test_fraction leaves {left} to test on: at least 2 and 1 are needed"
-    assert told(table(n), features=["area"]) == f"data/raw/t.csv: {line}"
-    line = "generate.test_fraction leaves 1 row to train on and 2 rows to test on: at least 2 and 1 are needed"
-    assert told(table(3), features=["area"], test_fraction=0.6) == f"data/raw/t.csv: {line}"
+@pytest.mark.parametrize(("n", "fraction", "left"), [(2, 0.2, "2 and 0"), (1, 0.2, "1 and 0"), (3, 0.6, "1 and 2")])
+def test_a_table_that_is_too_small_to_split_is_refused(n: int, fraction: float, left: str) -> None:
+    line = f"generate.test_fraction must leave at least 2 rows to train on and 1 to test on, got {left}"
+    assert told(table(n), features=["area"], test_fraction=fraction) == f"data/raw/t.csv: {line}"
+
+
+def test_a_table_of_three_rows_can_be_split() -> None:
     assert len(points(table(3), features=["area"], test_fraction=0.4)[1].x) == 1
 
 
@@ -182,22 +183,22 @@ def test_a_value_that_only_test_rows_have_is_named() -> None:
     for row in rows:
         lines[row] = lines[row].replace(",b", ",a").replace(",a", ",rare")
     first = ", ".join(map(str, rows[:3]))
-    advice = "leave such rows out, or choose another generate.seed"
+    advice = "remove such rows, or choose another generate.seed"
     assert told("\n".join(lines), categories=["city"]) == (
-        f"data/raw/t.csv: column city: 'rare' is in no training row, but first in rows {first}: {advice}"
+        f"data/raw/t.csv: column city: 'rare' occurs only among the test rows, first in rows {first}: {advice}"
     )
 
 
 def test_training_values_that_float32_cannot_tell_apart_are_refused_and_those_to_test_on_are_not() -> None:
     times = "time,price\n" + "".join(f"{1_700_000_000 + i},{i}\n" for i in range(100))
-    assert "subtract an offset from them" in told(times)
+    assert "subtract an offset" in told(times)
     Path("data/raw/u.csv").write_text(times)
     spread = "time,price\n0,1\n2000000000,2\n"
     assert len(points(spread, test_fraction="absent", test_path="data/raw/u.csv")[1].x) == 100
 
 
 def test_a_table_of_nothing_but_the_target_is_refused() -> None:
-    assert told("price\n1\n2\n") == "data/raw/t.csv: has no columns but the target"
+    assert told("price\n1\n2\n") == "data/raw/t.csv: has no columns other than the target"
     assert told("price,,\n1,2,3\n").startswith("data/raw/t.csv: has a column without a name: ")
     assert told("price,a,a\n1,2,3\n").startswith("data/raw/t.csv: has more than one column a: ")
 
