@@ -1,8 +1,8 @@
 """Points to train or test on, and the file that carries them from stage to stage.
 
 The file is a dict saved by torch.save: x, float32 (n, n_feature); y, float32 (n, n_output); n ≥ 1; all finite;
-noise_variance, a float, if the variance of the noise in y is known; and columns, a text, if the columns have names: a
-Columns in JSON.
+noise_variance, a float, if the variance of the noise in y is known; and columns, the JSON text of a Columns, if the
+columns have names.
 """
 
 import re
@@ -27,12 +27,12 @@ class Dataset(NamedTuple):
 
     x: Tensor  # float32 (n, n_feature)
     y: Tensor  # float32 (n, n_output)
-    noise_variance: float | None = None  # in units of y²: on average no model's mean squared error is lower
+    noise_variance: float | None = None  # in units of y²; no model's mean squared error is lower on average
     columns: Columns | None = None
 
     @property
     def names(self) -> Columns:
-        """The columns' names, whether they were given or not."""
+        """The names of the columns: those given, else those of `unnamed`."""
         return self.columns or unnamed(self.x.shape[1], self.y.shape[1])
 
 
@@ -107,7 +107,7 @@ def _named(path: str, text: Any) -> Columns:
     try:
         return Columns.model_validate_json(text)
     except ValueError as error:
-        raise UserError(f"{path}: columns must be text in JSON as stages/columns.py describes it") from error
+        raise UserError(f"{path}: columns must be JSON text as stages/columns.py describes it") from error
 
 
 def _plain(values: Tensor) -> bool:

@@ -33,7 +33,7 @@ class Blueprint(NamedTuple):
     n_feature: int
     n_hidden: int
     n_output: int
-    columns: Columns | None = None  # of a network that knows them
+    columns: Columns | None = None  # of a Tabular, which stores them
 
     def build(self, style: str) -> nn.Module:
         """Return a network like this, with any weights."""
@@ -58,7 +58,7 @@ def restore_net(path: str, blueprint: Blueprint) -> nn.Module:
 
     Raises UserError, before anything in the file has run, if it is missing, damaged, or holds anything else.
     """
-    return _load(path, _expected(blueprint), _otherwise(blueprint))
+    return _load(path, _expected(blueprint), _mismatch(blueprint))
 
 
 def restore_params(path: str, style: str, blueprint: Blueprint) -> nn.Module:
@@ -68,12 +68,12 @@ def restore_params(path: str, style: str, blueprint: Blueprint) -> nn.Module:
     """
     net = blueprint.build(style)
     expected = [net.state_dict() for net in _expected(blueprint)]
-    net.load_state_dict(_load(path, expected, _otherwise(blueprint)))
+    net.load_state_dict(_load(path, expected, _mismatch(blueprint)))
     return net
 
 
 def load(path: str) -> Tabular:
-    """Return the network in a file of either kind, whatever its sizes and columns; those without names are x and y.
+    """Return the network in a net.pkl or net_params.pkl of any sizes and columns; columns without names are x and y.
 
     Raises UserError as `restore_net` does.
     """
@@ -119,11 +119,12 @@ def _expected(blueprint: Blueprint) -> list[nn.Module]:
     return [blueprint.build(style) for style in network.STYLES]
 
 
-def _otherwise(blueprint: Blueprint) -> str:
+def _mismatch(blueprint: Blueprint) -> str:
+    """Return the message about a file that holds something else than this network."""
     feature, hidden, output = map(counted, blueprint[:3], ("feature", "hidden neuron", "output"))
-    known = ", which knows the columns of data/train.pt" if blueprint.columns else ""
+    names = ", with the column names of data/train.pt" if blueprint.columns else ""
     return (
-        f"does not hold a network of {feature}, {hidden} and {output}{known}: "
+        f"does not hold a network of {feature}, {hidden} and {output}{names}: "
         "use the sizes it was trained with, or run `dvc repro --force train`"
     )
 
@@ -145,20 +146,20 @@ def _blueprint(records: dict[str, bytes]) -> Blueprint:
     return blueprint
 
 
-def _load(path: str, expected: Sequence[Loaded], otherwise: str) -> Loaded:
+def _load(path: str, expected: Sequence[Loaded], mismatch: str) -> Loaded:
     """Return what torch.save wrote to path, if it is like one of these objects except for the values of its tensors."""
     with files.reading(path, WHAT):
         with Path(path).open("rb") as file:
             content = file.read(max(len(_saved(each)) for each in expected) + NAME_BYTES + 1)
-        return _restored(path, content, expected, otherwise)
+        return _restored(path, content, expected, mismatch)
 
 
-def _restored(path: str, content: bytes, expected: Sequence[Loaded], otherwise: str) -> Loaded:
-    """Return what torch.save wrote, as `_load` does. Raises UserError, `path: otherwise`, if it is anything else."""
+def _restored(path: str, content: bytes, expected: Sequence[Loaded], mismatch: str) -> Loaded:
+    """Return what torch.save wrote, as `_load` does. Raises UserError, `path: mismatch`, if it is anything else."""
     archives = [_saved(each) for each in expected]
     records = _records(content) if len(content) <= max(map(len, archives)) + NAME_BYTES else {}
     if not any(_alike(records, _records(each)) for each in archives):
-        raise UserError(f"{path}: {otherwise}")
+        raise UserError(f"{path}: {mismatch}")
     # Load what was compared, in an archive of our own: two readers can see two different things in a forged one.
     own = io.BytesIO()
     with zipfile.ZipFile(own, "w") as target:

@@ -34,7 +34,7 @@ def test_what_is_written_is_read_back(path: str, variance: float | None) -> None
     assert columns is None
 
 
-NO_COLUMNS = "columns must be text in JSON as stages/columns.py describes it"
+NO_COLUMNS = "columns must be JSON text as stages/columns.py describes it"
 COLUMNS = Columns(features=["sex"], targets=["größe, in m"], categories={"sex": ["female", "male"]})
 
 

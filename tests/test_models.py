@@ -305,7 +305,7 @@ def test_a_network_that_knows_other_columns_is_refused() -> None:
     models.save_params("net_params.pkl", NAMED.build("module"))
     columns = Columns(features=["sex"], targets=["ä", "b", "other"], categories={"sex": ["f", "m"]})
     for blueprint, words in (
-        (NAMED._replace(columns=columns), ", which knows the columns of data/train.pt"),
+        (NAMED._replace(columns=columns), ", with the column names of data/train.pt"),
         (PLAIN, ""),
     ):
         told = f"a network of 2 features, 10 hidden neurons and 3 outputs{words}: use the sizes"

@@ -1,7 +1,7 @@
-"""The checkpoint that an interrupted training resumes from, and that a finished one leaves for one of more epochs.
+"""The checkpoint that an interrupted training resumes from, and that a finished one leaves for more epochs later.
 
 It is in .checkpoint/, which both git and DVC ignore. Only a training with the same fingerprint uses it: one that would
-have reached the same state, bit for bit. How many epochs it trains is not part of that.
+have reached the same state, bit for bit. The fingerprint leaves out the number of epochs.
 """
 
 import copy
@@ -21,7 +21,7 @@ from stages.train.ranks import Ranks
 
 PATH = ".checkpoint/train"
 FINISHED = ".checkpoint/finished"
-FINISHED_BYTES = 1 << 30  # a larger one is not kept: whatever is trained next would first read a gigabyte, in vain
+FINISHED_BYTES = 1 << 30  # a larger one is not kept: every later training would read it, usually for nothing
 INTERVAL = 5.0  # seconds from one checkpoint to the next, at least
 STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
@@ -52,11 +52,11 @@ class Checkpoint:
                 signal.signal(number, handler)
 
     def save_if_due(self, position: tuple[int, int], *, ended: bool = False, **parts: Any) -> None:
-        """Save the state if a checkpoint is due. Raises UserError once it is saved if the user asked to stop.
+        """Save the state if a checkpoint is due; if the user asked to stop, save it and raise UserError.
 
-        `position` is how many epochs have ended and how many steps were taken since. It is due in any case if the last
-        epoch has `ended`: a failure to save is of no interest then.
-        Only rank 0 saves, for all ranks; the others pass on to it that they were asked to stop.
+        `position` is the number of epochs that have ended, and of steps taken since. `ended` says that the last epoch
+        has: then a checkpoint is always due, and a failure to save it is ignored.
+        Only rank 0 saves, for all ranks; the other ranks tell it that they were asked to stop.
         """
         if self.ranks.rank > 0:
             if self.stopped:
@@ -82,9 +82,9 @@ class Checkpoint:
             self.warned = True
 
     def restore(self, **parts: Any) -> None:
-        """Restore the state of an interrupted training if it fits this one, else of a finished one with fewer epochs.
+        """Restore the state of an interrupted training if it fits this one, else that of a finished one, if it fits.
 
-        Print which, and why that of an interrupted one does not fit.
+        Print which one is used, and why the state of an interrupted training does not fit.
         """
         if not self._restored(PATH, parts):
             self._restored(FINISHED, parts)
@@ -100,7 +100,7 @@ class Checkpoint:
                 raise ValueError("weights must be finite")
             for name, part in parts.items():
                 part.load_state_dict(state[name])
-        except Exception:  # whatever foreign content makes of them
+        except Exception:  # a state that is not ours can raise anything
             for name, part in parts.items():
                 part.load_state_dict(first[name])
             self._refuse(path, "is damaged")
@@ -109,7 +109,7 @@ class Checkpoint:
         self._tell(
             f"Resuming from the checkpoint {PATH}, at epoch {epoch} of {self.epochs}"
             if path == PATH
-            else f"Going on from epoch {epoch} of the finished training with train.epochs: {epochs}"
+            else f"Continuing from epoch {epoch} of the finished training, which had train.epochs: {epochs}"
         )
         return True
 
@@ -120,7 +120,7 @@ class Checkpoint:
             state = state_file.unpacked(body)
             theirs, epochs, position = state["fingerprint"], state["epochs"], tuple(state["position"])
             others = [name for name, value in self.fingerprint.items() if theirs.get(name) != value]
-            # One that is finished is not used for as many epochs: `dvc repro --force` computes again.
+            # A finished one is used only for more epochs: with as many, `dvc repro --force` is to compute again.
             if position > (self.epochs, 0) or (path == FINISHED and epochs >= self.epochs):
                 others.append("train.epochs")
         except FileNotFoundError:
@@ -134,7 +134,7 @@ class Checkpoint:
         return body
 
     def _refuse(self, path: str, why: str) -> bytes:
-        if path == PATH:  # nobody expects anything of a finished one
+        if path == PATH:  # a finished one that does not fit is the usual case
             self._tell(f"Not resuming: the checkpoint {PATH} {why}")
         return b""
 
@@ -144,9 +144,9 @@ class Checkpoint:
 
 
 def finish() -> None:
-    """Keep the state of the training that has ended for one of more epochs, unless it is too large for that.
+    """Keep the state of the training that has ended, to train more epochs later; delete it if it is too large.
 
-    If the system refuses, print that and leave it.
+    If the system refuses, print that and leave the file where it is.
     """
     saved = Path(PATH)
     if not saved.is_file():  # it could not be written

@@ -1,4 +1,4 @@
-"""Options that torch knows by name, of an optimizer or of a schedule, as params.yaml gives them."""
+"""Options of an optimizer or a schedule in params.yaml, under the names that torch gives them."""
 
 from typing import Annotated
 
@@ -27,5 +27,5 @@ class Options(Section, extra="allow"):
     __pydantic_extra__: dict[OptionName, Option]
 
     def given(self) -> dict[str, Option]:
-        """Return the options that params.yaml names."""
+        """Return the options that are given in params.yaml."""
         return self.model_dump(exclude_unset=True)

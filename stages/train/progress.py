@@ -15,10 +15,10 @@ INTERVAL = 0.2  # seconds
 
 @contextmanager
 def progress(record: Record, checkpoint: Checkpoint, **state: Any) -> Iterator[Callable[[], None]]:
-    """Yield a function to call after each step; it does something only if that is due, or if the user asked to stop.
+    """Yield a function to call after each step; it acts only every INTERVAL seconds, or if the user asked to stop.
 
-    Rank 0 shows a progress bar if stderr is a terminal. `state` is what a checkpoint holds besides the record. At the
-    end of the block, after the last epoch, one is saved in any case.
+    Rank 0 shows a progress bar if stderr is a terminal. `state` is what a checkpoint holds besides the record. A
+    checkpoint is always saved at the end of the block, after the last epoch.
     Raises UserError, in the block or at its end, if a loss is not finite, or if the user asked to stop.
     """
     hidden = checkpoint.ranks.rank > 0 or None  # None: hidden unless stderr is a terminal

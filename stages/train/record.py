@@ -24,7 +24,7 @@ def rows_shown(points: Dataset) -> Dataset:
 
 
 class Record:
-    """Losses and snapshots, on the device. Only `settle` fetches losses, since to fetch one is to wait for its step.
+    """Losses and snapshots, on the device. Only `settle` fetches losses, since fetching one waits for its step.
 
     Their memory is allocated at the start: many small tensors, made between steps and kept, would fragment the memory
     that malloc reuses for micro-batches, and the process would grow and grow.
@@ -38,7 +38,7 @@ class Record:
         self.predictions = y.new_empty(snapshots, *self.y.shape)  # (k, m, n_output)
         self.snapshots_taken = 0
         self.losses = y.new_empty(epochs + 1)  # of each epoch, and of the one in progress, or after the last
-        self.columns: dict[str, list[float]] = {}  # what else is known of each epoch, by its column in loss.csv
+        self.columns: dict[str, list[float]] = {}  # the other columns of loss.csv, a value for each ended epoch
         self.pending: list[Tensor] = []  # losses of the latest epochs that are not in self.losses yet
         self.zero = y.new_zeros(())
         self.epoch_loss = self.zero  # of the current epoch, so far
@@ -65,7 +65,7 @@ class Record:
         self.steps += 1
 
     def end_epoch(self, **columns: float) -> None:
-        """Record that the current epoch is over, and what else is known of it: the same columns in every epoch."""
+        """Record the end of the current epoch, and its values in other columns of loss.csv, the same in every epoch."""
         for name, value in columns.items():
             self.columns.setdefault(name, []).append(value)
         self.pending.append(self.epoch_loss)
@@ -96,7 +96,7 @@ class Record:
         self.settled = self.epoch
 
     def curves(self) -> dict[str, list[float]]:
-        """Return the columns of loss.csv: the mean loss of every epoch, each before its steps, and the others."""
+        """Return the columns of loss.csv: loss, the mean of each epoch's losses before its steps, and the others."""
         return {"loss": self.losses[: self.epoch].tolist(), **self.columns}
 
     def snapshots(self) -> Snapshots:
@@ -118,7 +118,7 @@ class Record:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned. Raises ValueError if a column has not a value for each epoch."""
+        """Restore what `state_dict` returned. Raises ValueError if a column does not have a value for each epoch."""
         self.epoch, self.steps = len(state["losses"]) - 1, state["steps"]
         self.columns = {name: values.tolist() for name, values in state["columns"].items()}
         if any(len(values) != self.epoch for values in self.columns.values()):

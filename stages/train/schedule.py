@@ -23,11 +23,11 @@ ScheduleName = Literal[
     "ReduceLROnPlateau",
     "StepLR",
 ]
-REHEARSED = 100_000  # steps, which take half a second at most
+MAX_REHEARSED = 100_000  # epochs, which take half a second at most
 
 
 class Schedule:
-    """Sets the learning rate of an optimizer after each epoch. All of it raises UserError where torch refuses."""
+    """Sets the learning rate of an optimizer after each epoch. Raises UserError, as its steps do, if torch refuses."""
 
     def __init__(self, name: ScheduleName, options: dict[str, Any], optimizer: Optimizer) -> None:
         self.name, self.options = name, options
@@ -35,14 +35,14 @@ class Schedule:
             self.scheduler = getattr(lr_scheduler, name)(optimizer, **options)
 
     def rehearse(self, epochs: int) -> None:
-        """Step through that many epochs, at once and with a loss that never changes."""
-        for _ in range(min(epochs, REHEARSED)):
-            self.step(1.0)
+        """Step through that many epochs, at most MAX_REHEARSED, to find out now whether torch refuses."""
+        for _ in range(min(epochs, MAX_REHEARSED)):
+            self.step(1.0)  # any loss will do
 
     def step(self, loss: SupportsFloat) -> None:
-        """Set the learning rate of the next epoch; `loss` is that of the last one, for ReduceLROnPlateau."""
+        """Set the learning rate of the next epoch; `loss` is that of the last epoch, which ReduceLROnPlateau needs."""
         with self._refusal(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that no step of the optimizer came before, in a training just resumed
+            warnings.simplefilter("ignore")  # a resumed training has taken no step of the optimizer yet
             if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
                 self.scheduler.step(loss)
             else:
@@ -73,7 +73,7 @@ class Schedule:
 def options_in_full(
     name: ScheduleName | None, options: dict[str, Any], epochs: int, learning_rate: float
 ) -> dict[str, Any]:
-    """Return the options with those that other params imply: how many epochs, and the highest learning rate."""
+    """Return the options and those that follow from other params: the number of epochs, the highest learning rate."""
     implied: dict[str | None, dict[str, Any]] = {
         "CosineAnnealingLR": {"T_max": epochs},
         "CyclicLR": {"max_lr": learning_rate},

@@ -55,5 +55,5 @@ class Train(Section):
         return every
 
     def schedule_options_in_full(self) -> dict[str, Any]:
-        """Return the options of the schedule, those included that follow from other params."""
+        """Return the options of the schedule, including those that follow from other params."""
         return options_in_full(self.schedule, self.schedule_options.given(), self.epochs, self.learning_rate)

@@ -1,4 +1,4 @@
-"""A file that holds the state of a training, as torch.save writes it, behind a digest of it."""
+"""A file that holds the state of a training: a digest, then the bytes that torch.save wrote."""
 
 import hashlib
 import io
@@ -13,7 +13,7 @@ DIGEST_BYTES = hashlib.blake2b().digest_size
 
 
 class DamagedError(Exception):
-    """What a state file holds is not what `write` wrote."""
+    """A state file does not hold what `write` wrote."""
 
 
 def write(path: str, state: dict[str, Any], *, durable: bool) -> None:
@@ -26,7 +26,7 @@ def write(path: str, state: dict[str, Any], *, durable: bool) -> None:
 
 
 def read(path: str) -> bytes:
-    """Return the state, for `unpacked`. Raises OSError if the file cannot be read, DamagedError if it is damaged."""
+    """Return the state as bytes, for `unpacked`. Raises OSError if they cannot be read, DamagedError if damaged."""
     files.regular(path)
     content = Path(path).read_bytes()
     digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
@@ -36,5 +36,5 @@ def read(path: str) -> bytes:
 
 
 def unpacked(body: bytes) -> dict[str, Any]:
-    """Return the state, its tensors on the CPU. Raises whatever torch raises if it is not one."""
+    """Return the state, its tensors on the CPU. Raises whatever torch raises if the bytes do not hold one."""
     return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)

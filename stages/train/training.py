@@ -20,8 +20,9 @@ from stages.train.validation import Validation, mean_loss
 def train(
     net: nn.Module, batches: Batches, held_back: Batches | None, settings: Train, checkpoint: Checkpoint
 ) -> Record:
-    """Train the network in place and return how it learned. If points are held back, it ends with the best weights.
+    """Train the network in place and return how it learned.
 
+    If points are held back, the network ends with the weights that had the lowest loss there.
     Raises UserError if the layers, the optimizer or the schedule cannot train as set, a loss is not finite, or the user
     asks to stop.
     """
@@ -39,7 +40,7 @@ def train(
         plan = settings.schedule, settings.schedule_options_in_full()
         Schedule(*plan, spare).rehearse(settings.epochs)
         schedule = state["schedule"] = Schedule(*plan, optimizer)
-    del spare  # and the copy of the network that it trains
+    del spare  # it holds a copy of the network
     if held_back:
         validation = state["validation"] = Validation(net, held_back.full, settings.patience)
     checkpoint.restore(**state)

@@ -13,13 +13,13 @@ from stages.errors import UserError, counted
 from stages.train.batches import Batch, mixed
 from stages.train.loop import Everywhere, LossFunction
 
-SPLIT = 1 << 31  # told apart from the numbers of epochs, which are below
+SPLIT = 1 << 31  # mixed into the seed where others mix in the number of an epoch, which is always less
 
 
 def hold_back(points: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset | None]:
-    """Return the points to train on and those held back, each in their former order; None if the fraction is 0.
+    """Return the points to train on and those held back, both in their original order; none held back if fraction is 0.
 
-    Which ones depends only on (number of points, fraction, seed). Raises UserError if one of the two would be empty.
+    The choice depends only on (number of points, fraction, seed). Raises UserError if either would be empty.
     """
     if fraction == 0:
         return points, None
@@ -39,13 +39,13 @@ def _at(points: Dataset, rows: Tensor) -> Dataset:
 
 
 class Validation:
-    """The loss at the points held back, and the weights with which it was lowest: the first of them, if several."""
+    """The loss at the points held back, and the weights of the first epoch that had the lowest."""
 
     def __init__(self, net: nn.Module, batch: Batch, patience: int | None) -> None:
         self.net, self.batch, self.patience = net, batch, patience
         self.best = copy.deepcopy(net)
         self.lowest = math.inf
-        self.epochs_since = 0  # the lowest
+        self.epochs_since = 0  # since the lowest loss
 
     def measure(self, everywhere: Everywhere, epoch: int) -> float:
         """Return the loss after this epoch; keep the weights if it is the lowest so far.
@@ -63,11 +63,11 @@ class Validation:
         return loss
 
     def patience_is_over(self) -> bool:
-        """Return whether as many epochs as the patience have passed since the lowest loss."""
+        """Return whether `patience` epochs have passed since the lowest loss."""
         return self.epochs_since == self.patience
 
     def restore_best(self) -> None:
-        """Give the network the weights of the lowest loss."""
+        """Load the weights that had the lowest loss into the network."""
         self.net.load_state_dict(self.best.state_dict())
 
     def state_dict(self) -> dict[str, Any]:

@@ -95,7 +95,10 @@ def test_more_epochs_go_on_to_the_bits_of_a_training_from_scratch(
     ended = len(Path("data/loss.csv").read_text().splitlines()) - 1
     assert capsys.readouterr().err == ""
     assert finished(epochs=40, **CASES[case]) == expected
-    assert capsys.readouterr().err == f"Going on from epoch {ended} of the finished training with train.epochs: 19\n"
+    assert (
+        capsys.readouterr().err
+        == f"Continuing from epoch {ended} of the finished training, which had train.epochs: 19\n"
+    )
 
 
 def short_column(state: dict[str, Any]) -> None:
@@ -191,7 +194,7 @@ def test_a_schedule_that_is_told_the_number_of_epochs_starts_from_scratch_with_m
     fixed: dict[str, Any] = {"schedule": "CosineAnnealingLR", "schedule_options": {"T_max": 40}}
     from_scratch(epochs=19, **fixed)
     assert finished(epochs=40, **fixed)[0] == expected[0]
-    assert capsys.readouterr().err == "Going on from epoch 19 of the finished training with train.epochs: 19\n"
+    assert capsys.readouterr().err == "Continuing from epoch 19 of the finished training, which had train.epochs: 19\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"text", bytes(64), None])
@@ -215,7 +218,7 @@ def test_a_finished_training_is_used_where_an_interrupted_one_does_not_fit(capsy
     assert finished(epochs=40) == expected
     refusal, going_on = capsys.readouterr().err.splitlines()
     assert refusal.startswith("Not resuming: the checkpoint .checkpoint/train belongs to a run with different ")
-    assert going_on == "Going on from epoch 19 of the finished training with train.epochs: 19"
+    assert going_on == "Continuing from epoch 19 of the finished training, which had train.epochs: 19"
 
 
 def test_a_finished_training_that_cannot_be_kept_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
