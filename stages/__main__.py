@@ -30,7 +30,7 @@ def run(stage: str) -> None:
     """Read params.yaml, choose the kernels, find this process's rank, import the stage and run it.
 
     A stage module has Params and run(params), and may have finish(), which is called last.
-    Raises UserError if the stage is running already, and where what it read changed while it ran.
+    Raises UserError if the stage is running already, or if what it read changed while it ran.
     """
     here = Path(__file__).parent
     stages = sorted(path.parent.name for path in here.glob("*/stage.py"))

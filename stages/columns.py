@@ -1,4 +1,4 @@
-"""The names of a table's columns, as they travel from the dataset to the model, the pictures and the metrics."""
+"""The names of a table's columns, which the dataset passes on to the model, the pictures and the metrics."""
 
 from itertools import accumulate, pairwise
 from typing import Annotated
@@ -9,7 +9,7 @@ Names = Annotated[list[str], Field(min_length=1)]
 
 
 class Columns(BaseModel):
-    """What the columns of x, (n, n_feature), and y, (n, n_output), are called; as text in JSON where they are stored.
+    """The names of the columns of x, (n, n_feature), and y, (n, n_output); files store them as JSON.
 
     A feature that is a category has a column of x for each of its values: 1 where the feature has that value, else 0.
     """
@@ -29,13 +29,14 @@ class Columns(BaseModel):
             or not self.categories.keys() <= set(self.features)
             or any(first >= second for each in values for first, second in pairwise(each))
         ):
-            raise ValueError("must be different names, and categories with sorted values")
+            raise ValueError("must be different names; categories must be features with sorted, different values")
         return self
 
     def slices(self) -> dict[str, slice]:
-        """Return which columns of x each feature has."""
-        ends = [0, *accumulate(len(self.categories.get(name, "1")) for name in self.features)]
-        return {name: slice(*edges) for name, edges in zip(self.features, pairwise(ends), strict=True)}
+        """Return the columns of x that each feature has."""
+        widths = [len(self.categories[name]) if name in self.categories else 1 for name in self.features]
+        edges = [0, *accumulate(widths)]
+        return {name: slice(*both) for name, both in zip(self.features, pairwise(edges), strict=True)}
 
     def x_names(self) -> list[str]:
         """Return the name of each column of x, such as `age`, or `sex=female` for a value of a category."""
@@ -47,7 +48,7 @@ class Columns(BaseModel):
 
 
 def unnamed(n_feature: int, n_output: int) -> Columns:
-    """Return what the columns are called where nobody has named them: x and y, or x_0, x_1, … and y_0, y_1, …."""
+    """Return the names of columns that were given none: x or x_0, x_1, …, and y or y_0, y_1, …."""
     features, targets = (
         [letter] if width == 1 else [f"{letter}_{index}" for index in range(width)]
         for letter, width in (("x", n_feature), ("y", n_output))

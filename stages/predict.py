@@ -14,13 +14,13 @@ from collections.abc import Iterator
 
 from stages.__main__ import PORTABLE, main
 
-CHUNK_VALUES = 3 << 18  # of a row's features and outputs, that are predicted at a time
+CHUNK_VALUES = 3 << 18  # of x, predicted from at a time
 
 
 def lines(model: str, table: str) -> Iterator[bytes]:
-    """Yield the predictions of a model for the rows of a table as the lines of a CSV file, many at a time.
+    """Yield the predictions of a model for the rows of a table as CSV: the header, then many lines at a time.
 
-    Raises UserError if either cannot be read, or is not for the other, or a prediction is not finite.
+    Raises UserError if either file cannot be read, the table does not fit the model, or a prediction is not finite.
     """
     os.environ.update(PORTABLE)
     import pyarrow as pa
@@ -76,8 +76,8 @@ def run() -> None:
             sys.stdout.buffer.write(some)
             sys.stdout.flush()
         except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which Python flushes at its end
-            if isinstance(error, BrokenPipeError):  # whoever reads this, such as `head`, has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more as it exits
+            if isinstance(error, BrokenPipeError):  # the reader, such as `head`, wants no more
                 return
             raise UserError(f"standard output: cannot be written: {error.strerror}") from error
 

@@ -1,4 +1,4 @@
-"""A network for the columns of a table: it takes and gives them in their own units, and knows their names."""
+"""A network that takes and returns the columns of a table in their original units, and stores their names."""
 
 import torch
 from torch import Tensor, nn
@@ -6,13 +6,14 @@ from torch import Tensor, nn
 from stages.columns import Columns
 from stages.dataset import Dataset
 
-CHUNK_ROWS = 1 << 16  # that are converted to float64 at a time
+CHUNK_ROWS = 1 << 16  # converted to float64 at a time
 
 
 class Tabular(nn.Module):
-    """A network inside, which sees standardized columns, and around it what standardizes them.
+    """A network for standardized columns, wrapped so that it takes and returns columns in their original units.
 
-    What is standardized has mean 0 and deviation 1 in the training rows; until `fit`, nothing is changed.
+    Standardized columns have mean 0 and standard deviation 1 in the training rows. Before `fit` is called, both units
+    are the same.
     """
 
     x_mean: Tensor  # float64 (n_feature,), as is x_deviation
@@ -32,19 +33,19 @@ class Tabular(nn.Module):
 
     @property
     def names(self) -> Columns:
-        """What the columns of x and y are called."""
+        """The names of the columns of x and y."""
         return Columns.model_validate_json(self.columns)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the predictions, (n, n_output), for x, (n, n_feature), both in the columns' own units."""
+        """Return the predictions, (n, n_output), for x, (n, n_feature), both in their original units."""
         return self.unstandardize(self.net(standardized(x, self.x_mean, self.x_deviation)))
 
     def unstandardize(self, y: Tensor) -> Tensor:
-        """Return standardized y, (…, n_output), in the targets' own units."""
+        """Return standardized y, (…, n_output), in the original units."""
         return (y.double() * self.y_deviation + self.y_mean).to(y.dtype)
 
     def fit(self, x: Tensor, y: Tensor) -> None:
-        """Take the means and deviations of x, (n, n_feature), and y, (n, n_output)."""
+        """Store the means and standard deviations of x, (n, n_feature), and y, (n, n_output)."""
         self.x_mean, self.x_deviation = mean_and_deviation(x)
         self.y_mean, self.y_deviation = mean_and_deviation(y)
 
@@ -68,7 +69,8 @@ def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
 
     The deviation is that of all rows, with n in the denominator, and 1 where a column is constant.
     """
-    first = values[0].double()  # a constant column is 0 from here on, exactly, and a large offset harms no digits
+    # Less the first row, a constant column is exactly 0, and a large offset costs no precision.
+    first = values[0].double()
     shift = sum(((chunk.double() - first).sum(dim=0) for chunk in values.split(CHUNK_ROWS)), first * 0) / len(values)
     mean = first + shift
     squares = ((chunk.double() - first - shift).square().sum(dim=0) for chunk in values.split(CHUNK_ROWS))
@@ -77,10 +79,10 @@ def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def standardized(values: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Return values, (n, k), less their mean and over their deviation, computed in float64, in their own dtype."""
+    """Return (values - mean) / deviation for values, (n, k), computed in float64, in the dtype of the values."""
     return ((values.double() - mean) / deviation).to(values.dtype)
 
 
-def columns_kept(points: Dataset, standardize: bool) -> Columns | None:
-    """Return the columns that a network trained on these points knows; None for a network that needs none."""
+def model_columns(points: Dataset, standardize: bool) -> Columns | None:
+    """Return the columns that a model of these points stores, as a Tabular; None if it is the network alone."""
     return points.names if standardize or points.columns else None

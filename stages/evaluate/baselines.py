@@ -1,4 +1,4 @@
-"""What two models without a network would predict: the least that a network must beat."""
+"""Two models without a network, which a network should beat: the mean, and least squares."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 from stages.tabular import mean_and_deviation
 
-CHUNK_VALUES = 1 << 18  # of x and y that are computed with at a time
-COLLINEAR = 1e-9  # below this share of the largest singular value, columns depend on each other
+CHUNK_VALUES = 1 << 18  # of x and y, computed with at a time
+COLLINEAR = 1e-9  # singular values below this share of the largest count as 0: columns are linearly dependent
 Model = Callable[[Tensor], Tensor]  # x, float64 (n, n_feature), to predictions, float64 (n, n_output)
 
 
@@ -21,8 +21,8 @@ def mean_of(y: Tensor) -> Model:
 def least_squares(x: Tensor, y: Tensor) -> Model:
     """Return the linear model with an intercept that has the lowest squared error on x, (n, n_feature), and y.
 
-    It is found by QR decompositions of a chunk of rows at a time, in float64. Where columns of x depend on each other,
-    as those of a category do, it is the one with the smallest weights for standardized columns.
+    It is computed in float64 by QR decompositions of a chunk of rows at a time. If columns of x are linearly dependent,
+    as those of a category are, it is the solution with the smallest weights for standardized columns.
     """
     (x_mean, x_deviation), (y_mean, y_deviation) = mean_and_deviation(x), mean_and_deviation(y)
 

@@ -7,11 +7,11 @@ from typing import NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
-CHUNK_VALUES = 1 << 18  # of y that are averaged at a time
+CHUNK_VALUES = 1 << 18  # of y, averaged at a time
 
 
 class Metrics(TypedDict):
-    """How far predictions are from the truth, over all rows of one target or of all."""
+    """How far predictions are from the truth, over all rows of one target or of all targets."""
 
     mse: float  # in units of y²
     rmse: float  # in units of y

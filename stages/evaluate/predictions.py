@@ -39,11 +39,11 @@ def largest_difference(net: nn.Module, twin: nn.Module, x: Tensor, rows: int) ->
 
 
 def write_predictions(path: str, columns: Columns, x: Tensor, y: Tensor, prediction: Tensor) -> None:
-    """Write a table with a row for each output of each point; its first columns are there whatever is predicted.
+    """Write a CSV table with a row for each output of each point. x is (n, n_feature), the others are (n, n_output).
 
-    They are x, y, net and output, which a chart can draw: the truth y and the prediction net over x, which is the
-    feature if there is only one and else the truth, a panel for each output, called as the target is. The features
-    follow under their names. x is (n, n_feature), y and prediction are (n, n_output).
+    The first columns are those of the chart, whatever the dataset: x, the horizontal axis, which is the feature if x
+    has one column and else the truth; y, the truth; net, the prediction; and output, the name of the target. The
+    features follow under their names.
     """
     first = ["x", "y", "net", "output"]
     others = [] if columns.features == ["x"] else columns.features  # in the lesson x is the only feature

@@ -19,7 +19,7 @@ from stages.evaluate.predictions import largest_difference, predict, write_predi
 from stages.models import Blueprint, restore_net, restore_params
 from stages.network import Network
 from stages.params import StageParams
-from stages.tabular import columns_kept
+from stages.tabular import model_columns
 
 CHUNK_VALUES = 3 << 18  # inputs, hidden and outputs, of the points predicted at a time: 3 MiB
 TABLE_ROWS = 1000  # of predictions.csv, at most, but at least one point
@@ -38,10 +38,10 @@ def over_floor(mse: float, floor: float) -> float | None:
 
 
 def yardsticks(train: Dataset, test: Dataset, measured: Errors) -> dict[str, Any]:
-    """Return what tells whether the errors measured at the test points are large.
+    """Return the metrics to compare the errors measured at the test points with.
 
-    That is the noise floor, which nothing can beat, where it is known. Where it is not, it is what two models without a
-    network score, which should be easy to beat; they are fitted to the training points.
+    If it is known, that is the noise floor, which no model can beat. If not, it is the metrics of two models without a
+    network, which should be easy to beat, fitted to the training points; and the network's for each target.
     """
     if test.noise_variance is not None:
         return {
@@ -72,7 +72,7 @@ def run(params: Params) -> None:
     train, test = dataset.read("data/train.pt"), dataset.read("data/test.pt")
     check_columns(train, test)
     sizes = train.x.shape[1], params.network.hidden, train.y.shape[1]
-    blueprint = Blueprint(*sizes, columns_kept(train, params.network.standardize))
+    blueprint = Blueprint(*sizes, model_columns(train, params.network.standardize))
     net = restore_net("data/net.pkl", blueprint)
     twin = restore_params("data/net_params.pkl", params.network.style, blueprint)
 

@@ -103,9 +103,9 @@ def points_of_table(settings: OwnTable) -> tuple[Dataset, Dataset]:
     n = sum(map(len, pieces))
     if settings.test_path is not None:
         pieces += split.in_pieces(Table(settings.test_path).rows(columns))
-        return split.parted(pieces, np.arange(sum(map(len, pieces))) >= n, columns)
+        return split.train_and_test(pieces, np.arange(sum(map(len, pieces))) >= n, columns)
     assert settings.test_fraction and settings.seed is not None  # as the schema demands
-    is_test = split.drawn(settings.path, n, settings.test_fraction, settings.seed)
-    train, test = split.parted(pieces, is_test, columns)
+    is_test = split.choose_test_rows(settings.path, n, settings.test_fraction, settings.seed)
+    train, test = split.train_and_test(pieces, is_test, columns)
     split.check_categories(settings.path, train, test, is_test)
     return train, test

@@ -1,4 +1,4 @@
-"""Part the rows of a table into those to train on and those to test on."""
+"""Split the rows of a table into those to train on and those to test on."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,7 +9,7 @@ from stages.columns import Columns
 from stages.dataset import Dataset
 from stages.errors import UserError, in_rows, printable, short
 
-PIECE_BYTES = 1 << 25  # from here on glibc never takes memory from the heap, where it would stay
+PIECE_BYTES = 1 << 25  # blocks of this size glibc always returns to the system when they are freed
 
 
 def in_pieces(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -24,7 +24,7 @@ def in_pieces(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield np.concatenate(waiting)
 
 
-def drawn(path: str, n: int, fraction: float, seed: int) -> np.ndarray:
+def choose_test_rows(path: str, n: int, fraction: float, seed: int) -> np.ndarray:
     """Return which of n rows to test on, bool (n,): round(n · fraction) of them, drawn at random.
 
     Raises UserError if fewer than 2 rows are left to train on, or none to test on.
@@ -38,11 +38,11 @@ def drawn(path: str, n: int, fraction: float, seed: int) -> np.ndarray:
     return is_test
 
 
-def parted(pieces: list[np.ndarray], is_test: np.ndarray, columns: Columns) -> tuple[Dataset, Dataset]:
+def train_and_test(pieces: list[np.ndarray], is_test: np.ndarray, columns: Columns) -> tuple[Dataset, Dataset]:
     """Return the rows to train on and those to test on, in their order; is_test: bool (n,).
 
-    The pieces, float32 (k, n_feature + n_output), are taken off the list, so that their memory is freed as the points
-    fill up.
+    The pieces, float32 (k, n_feature + n_output), are removed from the list one by one, so that their memory is freed
+    while the points are filled in.
     """
     widths = len(columns.x_names()), len(columns.targets)
     sizes = {part: int((is_test == part).sum()) for part in (False, True)}

@@ -8,7 +8,7 @@ from PIL import Image
 
 from stages.columns import Columns
 from stages.plot.defaults import matplotlib_defaults
-from stages.plot.figure import MOST_PANELS, draw, image_of, new_panels, printable, title_of
+from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, short_label, title_of
 
 with matplotlib_defaults():
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def data_panels(x: np.ndarray, y: np.ndarray, columns: Columns, dpi: int) -> tup
     slices = columns.slices()
     pairs = list(product(columns.features, columns.targets))
     title = title_of("Training data", len(pairs), "features" if y.shape[1] == 1 else "pairs of feature and target")
-    features, targets = zip(*pairs[:MOST_PANELS], strict=True)
+    features, targets = zip(*pairs[:MAX_PANELS], strict=True)
     canvas, panels = new_panels(title, features, targets, dpi)
     for panel, feature, target in zip(panels, features, targets, strict=True):
         shown = x[:, slices[feature]]  # (m, 1), or (m, values of the category)
@@ -41,8 +41,8 @@ def data_panels(x: np.ndarray, y: np.ndarray, columns: Columns, dpi: int) -> tup
 
 
 def name_ticks(panel: Axes, values: Sequence[str]) -> None:
-    """Name the ticks 0, 1, … of the horizontal axis after these values, or only some if there are many."""
-    names = [printable(value, 10) for value in values]
+    """Label the ticks 0, 1, … of the horizontal axis with these values, or only some of them if there are many."""
+    names = [short_label(value, 10) for value in values]
     width = panel.get_position().width  # as a share of the figure, which has room for 60 characters or 40 lines
     panel.set_xlim(-0.5, len(names) - 0.5)
     panel.xaxis.set_major_locator(MaxNLocator(round(40 * width), integer=True, min_n_ticks=1))

@@ -16,17 +16,17 @@ with matplotlib_defaults():
     from matplotlib.figure import Figure
     from matplotlib.font_manager import findfont, get_font
 
-MOST_PANELS = 12
+MAX_PANELS = 12
 rcParams["text.parse_math"] = False  # a $ in a name is a $
 
 
 def title_of(title: str, found: int, what: str) -> str:
-    """Return the title, which also says how many there are of what the panels show if they do not show all."""
-    return title if found <= MOST_PANELS else f"{title}: first {MOST_PANELS} of {found} {what}"
+    """Return the title; if more than MAX_PANELS were found, say how many are shown: `…: first 12 of 30 targets`."""
+    return title if found <= MAX_PANELS else f"{title}: first {MAX_PANELS} of {found} {what}"
 
 
-def printable(name: str, longest: int) -> str:
-    """Return the name on one line, its middle cut to fit so many characters, those that the font lacks escaped."""
+def short_label(name: str, longest: int) -> str:
+    """Return the name on one line of at most `longest` characters, its middle cut, those the font lacks escaped."""
     escaped = (
         character if ord(character) in font_characters() else character.encode("unicode_escape").decode()
         for character in " ".join(name.split())
@@ -52,7 +52,7 @@ def new_panels(
     figure = Figure(dpi=dpi)
     canvas = FigureCanvasAgg(figure)
     if len(x_labels) == 1:
-        labels = {"xlabel": printable(x_labels[0], 32), "ylabel": printable(y_labels[0], 32)}
+        labels = {"xlabel": short_label(x_labels[0], 32), "ylabel": short_label(y_labels[0], 32)}
         return canvas, [figure.add_subplot(title=title, **labels)]
     figure.set_layout_engine("constrained", rect=(0, 0, 0.99, 0.93))
     figure.suptitle(title, x=0.02, y=0.98, ha="left")
@@ -65,18 +65,18 @@ def new_panels(
         for axis in (panel.xaxis, panel.yaxis):
             axis.get_offset_text().set_fontsize(7)  # the 1e6 at the end of an axis
         if len(set(x_labels)) > 1:
-            panel.set_xlabel(printable(x_label, 16), size=8, labelpad=10)  # beneath the offset
+            panel.set_xlabel(short_label(x_label, 16), size=8, labelpad=10)  # beneath the offset
         if len(set(y_labels)) > 1:
-            panel.set_ylabel(printable(y_label, 16), size=8)
+            panel.set_ylabel(short_label(y_label, 16), size=8)
     if len(set(x_labels)) == 1:
-        figure.supxlabel(printable(x_labels[0], 32), size=10)
+        figure.supxlabel(short_label(x_labels[0], 32), size=10)
     if len(set(y_labels)) == 1:
-        figure.supylabel(printable(y_labels[0], 32), size=10)
+        figure.supylabel(short_label(y_labels[0], 32), size=10)
     return canvas, panels
 
 
 def draw(canvas: FigureCanvasAgg) -> None:
-    """Draw the figure, and once more with more room around its only panel if an axis label was cut off."""
+    """Draw the figure; if an axis label of its only panel is cut off, make room and draw it again."""
     canvas.draw()
     panel, *others = canvas.figure.axes
     left, below = panel.yaxis.label.get_window_extent().x0, panel.xaxis.label.get_window_extent().y0

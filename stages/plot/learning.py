@@ -11,7 +11,7 @@ from PIL import Image
 from stages.columns import Columns
 from stages.history import Snapshots
 from stages.plot.defaults import matplotlib_defaults
-from stages.plot.figure import MOST_PANELS, draw, image_of, new_panels, title_of
+from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, title_of
 
 with matplotlib_defaults():
     from matplotlib.axes import Axes
@@ -23,12 +23,12 @@ HALO = withStroke(linewidth=3, foreground="white")  # keeps red text readable ov
 def draw_learning(snapshots: Snapshots, columns: Columns, dpi: int) -> Iterator[Image.Image]:
     """Yield a picture of each snapshot, in the colours of `palette`: a panel for each target, and the loss.
 
-    With one column of x a panel shows the points, and the prediction as a red line; with more the predictions as red
-    points over the true values, which lie on the blue diagonal.
+    If x has one column, a panel shows the points, and the prediction as a red line. If it has more, a panel shows the
+    predictions as red points over the true values; the blue diagonal is where both are equal.
     The axes and what is blue are drawn once and restored for each picture; only predictions and loss are redrawn.
     """
     is_curve = snapshots.x.shape[1] == 1
-    targets = columns.targets[:MOST_PANELS]
+    targets = columns.targets[:MAX_PANELS]
     canvas, panels = new_panels(
         title_of("Learning", len(columns.targets), "targets"),
         columns.x_names() * len(targets) if is_curve else [f"true {target}" for target in targets],
@@ -69,7 +69,7 @@ def label_place(panel: Axes, is_curve: bool) -> dict[str, Any]:
 
 
 def y_limits(y: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
-    """Return limits that show all points, and the predictions that are no further off than the points' own height."""
+    """Return limits that show all points, and predictions that lie beyond them by at most the range of the points."""
     low, high = float(y.min()), float(y.max())
     height = high - low or abs(high) or 1.0
     low = max(low - height, min(low, float(predictions.min())))

@@ -22,9 +22,9 @@ def draw_losses(table: Mapping[str, np.ndarray], dpi: int) -> Image.Image:
 
 
 def loss_axes(table: Mapping[str, np.ndarray], dpi: int) -> tuple[FigureCanvasAgg, Axes]:
-    """Return the axes of the loss curves and their canvas. The scale is logarithmic, with losses of 0 out of sight.
+    """Return a canvas and the axes of the loss curves on it; on their logarithmic scale, losses of 0 are not shown.
 
-    Beneath is the learning rate, if it changes.
+    Below them is the learning rate, if it changes.
     """
     figure = Figure(dpi=dpi)
     canvas = FigureCanvasAgg(figure)

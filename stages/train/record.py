@@ -17,8 +17,8 @@ SNAPSHOT_ROWS = 1000  # the pictures show at most this many training points
 PENDING_LOSSES = 32  # kept as separate tensors before they are stored together
 
 
-def rows_shown(points: Dataset) -> Dataset:
-    """Return the points at which snapshots are taken: at most 1000 of them, evenly spread."""
+def snapshot_points(points: Dataset) -> Dataset:
+    """Return the points whose predictions a snapshot holds: at most SNAPSHOT_ROWS, evenly spread, as copies."""
     rows = dataset.evenly_spread(len(points.x), SNAPSHOT_ROWS).to(points.x.device)
     return points._replace(x=points.x[rows], y=points.y[rows])
 
@@ -31,7 +31,7 @@ class Record:
     """
 
     def __init__(self, x: Tensor, y: Tensor, epochs: int, snapshot_every: int) -> None:
-        shown = rows_shown(Dataset(x, y))
+        shown = snapshot_points(Dataset(x, y))
         self.x, self.y = shown.x, shown.y  # (m, n_feature), (m, n_output)
         self.epochs, self.snapshot_every = epochs, snapshot_every
         snapshots = -(-epochs // snapshot_every) + 1  # rounded up, and one after the last epoch

@@ -11,12 +11,12 @@ from stages.history import Snapshots
 from stages.models import Blueprint
 from stages.network import Network
 from stages.params import StageParams
-from stages.tabular import Tabular, columns_kept
+from stages.tabular import Tabular, model_columns
 from stages.train import checkpoint, fingerprint, layers
 from stages.train.batches import Batches, fitting_micro_size
 from stages.train.checkpoint import Checkpoint
 from stages.train.device import choose_device
-from stages.train.record import rows_shown
+from stages.train.record import snapshot_points
 from stages.train.rendezvous import joined
 from stages.train.settings import Train
 from stages.train.training import train
@@ -30,10 +30,10 @@ class Params(StageParams):
     train: Train
 
 
-def in_raw_units(snapshots: Snapshots, shown: Dataset, model: Tabular) -> Snapshots:
-    """Return the snapshots with the points shown as they were before they were standardized, and their names."""
+def in_original_units(snapshots: Snapshots, shown: Dataset, model: Tabular) -> Snapshots:
+    """Return the snapshots in the columns' original units, with their names; `shown`: their points, in these units."""
     predictions = model.unstandardize(torch.from_numpy(snapshots.predictions)).numpy()
-    return Snapshots(*snapshots[:2], shown.x.numpy(), shown.y.numpy(), predictions, shown.columns)
+    return snapshots._replace(x=shown.x.numpy(), y=shown.y.numpy(), predictions=predictions, columns=shown.columns)
 
 
 def run(params: Params) -> None:
@@ -41,11 +41,11 @@ def run(params: Params) -> None:
     settings, style = params.train, params.network.style
     device = choose_device(settings.device)
     points, held_back = hold_back(dataset.read("data/train.pt"), settings.validation_fraction, settings.seed)
-    columns = columns_kept(points, params.network.standardize)
+    columns = model_columns(points, params.network.standardize)
     blueprint = Blueprint(points.x.shape[1], params.network.hidden, points.y.shape[1], columns)
     net = network.build(style, *blueprint[:3], settings.seed)
     model = Tabular(net, columns) if columns else net
-    shown = rows_shown(points)
+    shown = snapshot_points(points)  # before they are standardized in place
     if isinstance(model, Tabular) and params.network.standardize:
         model.fit(points.x, points.y)
         for each in filter(None, (points, held_back)):
@@ -74,11 +74,11 @@ def run(params: Params) -> None:
     models.save_net("data/net.pkl", model.cpu())
     models.save_params("data/net_params.pkl", model)
     history.write_losses("data/loss.csv", record.curves())
-    history.write_snapshots(
-        "data/history.npz", in_raw_units(snapshots, shown, model) if isinstance(model, Tabular) else snapshots
-    )
+    if isinstance(model, Tabular):
+        snapshots = in_original_units(snapshots, shown, model)
+    history.write_snapshots("data/history.npz", snapshots)
 
 
 def finish() -> None:
-    """Put the checkpoint aside, which is kept until the stage has checked that nothing it read has changed."""
+    """Turn the checkpoint into that of a finished training, now that nothing the stage read has changed."""
     checkpoint.finish()

@@ -206,10 +206,10 @@ def test_a_table_of_nothing_but_the_target_is_refused() -> None:
 def test_pieces_are_parted_as_if_they_were_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split, "PIECE_BYTES", 100)
     rows = np.random.default_rng(1).random((50, 3), np.float32)
-    is_test = split.drawn("t", 50, 0.3, 1)
+    is_test = split.choose_test_rows("t", 50, 0.3, 1)
     pieces = list(split.in_pieces(np.array_split(rows, 20)))
     assert 1 < len(pieces) < 20
-    train, test = split.parted(pieces, is_test, Columns(features=["a", "b"], targets=["c"]))
+    train, test = split.train_and_test(pieces, is_test, Columns(features=["a", "b"], targets=["c"]))
     assert not pieces
     for part, expected in ((train, rows[~is_test]), (test, rows[is_test])):
         np.testing.assert_array_equal(np.hstack([part.x, part.y]), expected)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stages.plot.figure import draw, image_of, new_panels, printable, title_of
+from stages.plot.figure import draw, image_of, new_panels, short_label, title_of
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from stages.plot.figure import draw, image_of, new_panels, printable, title_of
     ],
 )
 def test_a_name_is_printed_on_one_line_of_limited_length_in_the_characters_of_the_font(name: str, printed: str) -> None:
-    assert printable(name, 10) == printed
+    assert short_label(name, 10) == printed
 
 
 @pytest.mark.parametrize(
