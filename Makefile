@@ -1,6 +1,6 @@
 # make repro: run what is stale.  make test: run the whole suite.  make quick: run the tests that start no process of
-# the project.  make lint: check formatting, code and types.  make example: run the example with a table in a clone of
-# what is committed, .example/.  All create .venv first if it is missing or outdated.
+# the project.  make lint: check formatting, code and types.  make example: train on the example table in a separate
+# clone of what is committed, .example/.  All create .venv first if it is missing or outdated.
 PYTHON ?= python3
 
 # DVC runs the stages with the first `python` on PATH.
@@ -27,7 +27,7 @@ lint: .venv/ready
 schema: .venv/ready
 	.venv/bin/python -m tools.params_schema
 
-# The clone shares DVC's cache, so that what was computed once is there at once the next time.
+# The clone has the last commit. It shares DVC's cache, so the second time nothing is computed.
 example: .venv/ready
 	rm -rf .example
 	git clone --quiet . .example
