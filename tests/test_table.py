@@ -187,7 +187,10 @@ def test_a_column_without_a_name_is_refused_where_it_is_used() -> None:
         Table(path).check(["a", ""])
 
 
-NOT_NUMERIC = "not numeric, such as {}, in row 1: write numbers like 1234.5, or, if it is a feature, list it in generate.categories"
+NOT_NUMERIC = (
+    "not numeric, such as {}, in row 1: write numbers like 1234.5, or, if it is a feature, list it in "
+    "generate.categories"
+)
 
 
 @pytest.mark.parametrize(
