@@ -48,8 +48,9 @@ def run(params: Params) -> None:
     shown = snapshot_points(points)  # before they are standardized in place
     if isinstance(model, Tabular) and params.network.standardize:
         model.fit(points.x, points.y)
-        for each in filter(None, (points, held_back)):
-            model.standardize_(each.x, each.y)
+        model.standardize_(points.x, points.y)
+        if held_back:
+            model.standardize_(held_back.x, held_back.y)
     fitting = fitting_micro_size(device, sum(blueprint[:3]))
     if layers.whole_batch_layers(net, points.x):
         fitting = settings.batch_size or len(points.x)

@@ -52,12 +52,14 @@ def train(
                 for batch, loss in descend(optimizer, epoch, everywhere):
                     record.add(loss, batch.weight)
                     after_step()
-                columns = {"validation_loss": validation.measure(everywhere, record.epoch)} if validation else {}
+                values: dict[str, float] = {}  # in other columns of loss.csv
+                if validation:
+                    values["validation_loss"] = validation.measure(everywhere, record.epoch)
                 if validation or schedule:
-                    columns["learning_rate"] = optimizer.param_groups[0]["lr"]
+                    values["learning_rate"] = optimizer.param_groups[0]["lr"]
                 if schedule:
-                    schedule.step(columns.get("validation_loss", record.epoch_loss))
-                record.end_epoch(**columns)
+                    schedule.step(values.get("validation_loss", record.epoch_loss))
+                record.end_epoch(**values)
         record.end(net, everywhere(mean_loss, batches.full))
     if validation:
         validation.restore_best()
