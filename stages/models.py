@@ -75,6 +75,8 @@ def restore_params(path: str, style: str, blueprint: Blueprint) -> nn.Module:
 def load(path: str) -> Tabular:
     """Return the network in a net.pkl or net_params.pkl of any sizes and columns; columns without names are x and y.
 
+    It is in evaluation mode, ready to predict.
+
     Raises UserError as `restore_net` does.
     """
     with files.reading(path, WHAT):
@@ -87,7 +89,9 @@ def load(path: str) -> Tabular:
         net = loaded
     else:
         net.load_state_dict(loaded)
-    return net if isinstance(net, Tabular) else Tabular(net, unnamed(blueprint.n_feature, blueprint.n_output))
+    if not isinstance(net, Tabular):
+        net = Tabular(net, unnamed(blueprint.n_feature, blueprint.n_output))
+    return net.eval()
 
 
 def check(net: nn.Module, style: str, blueprint: Blueprint, x: Tensor) -> None:

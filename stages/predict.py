@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from stages.__main__ import PORTABLE, main
 
-CHUNK_VALUES = 3 << 18  # of x, predicted from at a time
+CHUNK_VALUES = 3 << 18  # of features and neurons, computed at a time
 
 
 def lines(model: str, table: str) -> Iterator[bytes]:
@@ -37,8 +37,9 @@ def lines(model: str, table: str) -> Iterator[bytes]:
     csv.writer(header, lineterminator="\n").writerow(net.names.targets)
     yield header.getvalue().encode()
     without_header = arrow_csv.WriteOptions(include_header=False)
+    neurons = sum(len(values) for values in net.parameters())  # at least; a point has as many values on its way
     for rows in source.rows(net.names, targets=False):
-        for x in torch.from_numpy(rows).split(max(1, CHUNK_VALUES // rows.shape[1])):
+        for x in torch.from_numpy(rows).split(max(1, CHUNK_VALUES // (rows.shape[1] + neurons))):
             y = network.predict(net, x)
             if not y.isfinite().all():
                 row = first + int(y.isfinite().all(dim=1).int().argmin())

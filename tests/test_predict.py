@@ -27,9 +27,9 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def save(columns: Columns = COLUMNS) -> torch.nn.Module:
+def save(columns: Columns = COLUMNS, hidden: int = 5) -> torch.nn.Module:
     """Write a network for these columns as net.pkl and net_params.pkl."""
-    sizes = len(columns.x_names()), 5, len(columns.targets)
+    sizes = len(columns.x_names()), hidden, len(columns.targets)
     net = Tabular(network.build("module", *sizes, seed=3), columns)
     net.fit(100 * torch.rand(9, sizes[0]), 1000 * torch.rand(9, sizes[2]))
     models.save_net("net.pkl", net)
@@ -141,9 +141,9 @@ def test_output_that_cannot_be_written_is_reported_in_one_line() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the most memory that a process had")
 def test_the_memory_does_not_grow_with_the_table() -> None:
-    save(Columns(features=["a", "b"], targets=["y"]))
     most = []
-    for rows in (1 << 20, 1 << 23):
+    for rows, hidden in ((1 << 20, 5), (1 << 23, 5), (1 << 17, 2000)):
+        save(Columns(features=["a", "b"], targets=["y"]), hidden)
         values = np.random.default_rng(1).random((2, rows), dtype=np.float32)
         parquet.write_table(pa.table(list(values), ["a", "b"]), "table.parquet")
         lines = """
@@ -158,4 +158,4 @@ def test_the_memory_does_not_grow_with_the_table() -> None:
         done = subprocess.run([sys.executable, "-c", lines], env=environment, check=True, stdout=-1, text=True)
         most.append(int(done.stdout) << 10)
         assert Path("predictions.csv").read_bytes().count(b"\n") == rows + 1
-    assert most[1] - most[0] < 30 << 20  # bytes
+    assert max(most) - most[0] < 40 << 20  # bytes

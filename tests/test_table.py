@@ -399,7 +399,7 @@ def test_fuzz_a_damaged_file_gives_rows_or_one_line(name: str, edits: list[tuple
 @pytest.mark.parametrize("offset", [2**60, -(2**60), 2**53])
 def test_integers_that_float64_cannot_tell_apart_are_refused_rather_than_taken_for_a_constant(offset: int) -> None:
     path = saved("a,b\n" + "".join(f"{offset + index % 2},{index}\n" for index in range(50)))
-    (line,) = told(path, learning=True)
+    (line,) = told(path, check_rounding=True)
     assert line.startswith("column a: ")
     assert "subtract an offset, such as " in line
 
