@@ -37,7 +37,9 @@ def lines(model: str, table: str) -> Iterator[bytes]:
     csv.writer(header, lineterminator="\n").writerow(net.names.targets)
     yield header.getvalue().encode()
     without_header = arrow_csv.WriteOptions(include_header=False)
-    neurons = sum(len(values) for values in net.parameters())  # at least; a point has as many values on its way
+    neurons = sum(
+        len(values) for values in net.parameters() if values.ndim
+    )  # at least; a point has as many values on its way
     for rows in source.rows(net.names, targets=False):
         for x in torch.from_numpy(rows).split(max(1, CHUNK_VALUES // (rows.shape[1] + neurons))):
             y = network.predict(net, x)

@@ -85,6 +85,7 @@ def test_a_model_is_loaded_from_either_file_by_one_who_knows_nothing_of_it(style
         loaded = models.load(path)
         assert torch.equal(loaded(x), net(x))
         assert loaded.names == names
+        assert not any(module.training for module in loaded.modules())
 
 
 def test_a_state_dict_with_columns_is_all_that_plain_torch_needs() -> None:

@@ -46,12 +46,12 @@ def write_predictions(path: str, columns: Columns, x: Tensor, y: Tensor, predict
     features follow under their names.
     """
     first = ["x", "y", "net", "output"]
-    others = [] if columns.features == ["x"] else columns.features  # in the lesson x is the only feature
+    others = {} if columns.x_names() == ["x"] else columns.slices()  # in the lesson x is the feature already
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow([*first, *(f"feature {name}" if name in first else name for name in others)])
     for point, truths, predicted in zip(x, y.tolist(), prediction.tolist(), strict=True):
-        features = [_value(columns, name, point) for name in others]
+        features = [_value(point[place].tolist(), columns.categories.get(name)) for name, place in others.items()]
         for truth, net, output in zip(truths, predicted, columns.targets, strict=True):
             over = point.item() if len(point) == 1 else truth
             table.writerow([_number(over), _number(truth), _number(net), output, *features])
@@ -59,10 +59,9 @@ def write_predictions(path: str, columns: Columns, x: Tensor, y: Tensor, predict
         file.write(text.getvalue().encode())
 
 
-def _value(columns: Columns, name: str, point: Tensor) -> str:
-    """Return the value of a feature at a point, x of which is (n_feature,)."""
-    values = point[columns.slices()[name]]
-    return columns.categories[name][int(values.argmax())] if name in columns.categories else _number(values.item())
+def _value(x: list[float], categories: list[str] | None) -> str:
+    """Return the value of a feature from its columns of x at one point: a number, or which of the categories."""
+    return categories[x.index(max(x))] if categories else _number(x[0])
 
 
 def _number(value: float) -> str:

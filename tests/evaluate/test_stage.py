@@ -299,6 +299,16 @@ def test_the_predictions_name_features_and_targets_as_the_table_does() -> None:
     assert (rent["sex"], rent["feature net"], rent["a,ge"]) == ("m", "5", "7")
 
 
+def test_a_category_called_x_is_named_beside_the_truth_that_is_drawn_over() -> None:
+    columns = Columns(features=["x"], targets=["y"], categories={"x": ["f", "m"]})
+    save(n_feature=2, points=1, columns=columns)
+    dataset.write("data/test.pt", Dataset(torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0]]), 0.0, columns))
+    evaluated()
+    with Path("data/predictions.csv").open(newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["x"], row["y"], row["feature x"]) == ("3", "3", "m")
+
+
 def test_test_points_with_other_columns_are_reported() -> None:
     save(n_feature=2, columns=Columns(features=["a", "b"], targets=["y"]))
     points = dataset.read("data/test.pt")
