@@ -41,7 +41,7 @@ def run(stage: str) -> None:
     from stages import params  # late, so that a Python without the project's packages is told in one line
 
     document = params.load("params.yaml")
-    if document.get("kernels") != "native":
+    if document.get("kernels") not in ("native", "compiled"):
         os.environ.update(PORTABLE)
     for name in [name for name in os.environ if name.startswith("TQDM_")]:  # the user's settings for progress bars
         del os.environ[name]

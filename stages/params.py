@@ -57,7 +57,7 @@ class Section(BaseModel):
 class StageParams(Section):
     """What every stage reads; each stage adds its own sections."""
 
-    kernels: Literal["portable", "native"]
+    kernels: Literal["portable", "native", "compiled"]
 
     def __init_subclass__(cls, **options: Any) -> None:
         if cls.__module__ == "__main__":  # python -m stages.train.stage, which would otherwise do nothing, silently

@@ -5,7 +5,7 @@ bounds the memory, keeps the caches warm, and sums more exactly than one giant b
 """
 
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +35,7 @@ class Batches:
 
     def __init__(self, x: Tensor, y: Tensor, size: int | None, micro_size: int, ranks: Ranks, seed: int) -> None:
         self.x, self.y, self.size, self.micro_size, self.ranks, self.seed = x, y, size, micro_size, ranks, seed
-        self.full = self._share(x, y)  # this rank's share of all points, in their order
+        self.full = self.share(x, y)  # this rank's share of all points, in their order
 
     def epoch(self, epoch: int, skip: int = 0, *, seeded: bool = False) -> Iterator[Batch]:
         """Yield the batches of an epoch: all points as one, or shuffled in an order that depends only on (seed, epoch).
@@ -43,24 +43,34 @@ class Batches:
         Skip the first `skip` batches, on which a resumed training has already taken its steps. If `seeded`, for a
         network that draws random numbers, seed torch's global generator from (seed, epoch, step, rank) before each one.
         """
-        batches = [self.full] if self.size is None else self._shuffled(self.size, epoch)
-        for step, batch in enumerate(islice(batches, skip, None), start=skip):
+        batches = iter([self.full][skip:]) if self.size is None else self._shuffled(self.size, epoch, skip)
+        for step, batch in enumerate(batches, start=skip):
             if seeded:
                 torch.manual_seed(mixed(self.seed, epoch, step, self.ranks.rank))
             yield batch
 
-    def _shuffled(self, size: int, epoch: int) -> Iterator[Batch]:
+    def _shuffled(self, size: int, epoch: int, skip: int) -> Iterator[Batch]:
+        for some_x, some_y in self.picks(size, epoch, skip):
+            for x, y in zip(some_x.split(size), some_y.split(size), strict=True):
+                yield self.share(x, y)
+
+    def picks(self, size: int, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the points of the batches of an epoch, shuffled, but for the first `skip` batches of that size.
+
+        Picking many small batches at once is faster: together about as many points as a micro-batch has.
+        """
         generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
         order = torch.randperm(len(self.x), generator=generator).to(self.x.device)
-        for rows in order.split(size * max(1, self.micro_size // size)):  # picking many small batches at once is faster
-            for x, y in zip(self.x[rows].split(size), self.y[rows].split(size), strict=True):
-                yield self._share(x, y)
+        step = size * max(1, self.micro_size // size)
+        for first in range(skip * size, len(order), step):
+            rows = order[first : first + step]
+            yield self.x[rows], self.y[rows]
 
-    def _share(self, x: Tensor, y: Tensor) -> Batch:
+    def share(self, x: Tensor, y: Tensor) -> Batch:
         """Return this rank's share of a batch of points, in micro-batches."""
         share = self.ranks.share(len(x))
         rows = share.stop - share.start
-        parts = -(-rows // self.micro_size)  # rounded up; of nearly equal size, so that threads finish together
+        parts = -(-rows // self.micro_size)  # rounded up; of nearly equal size
         edges = [share.start + rows * part // max(1, parts) for part in range(parts + 1)]
         cuts = [slice(start, stop) for start, stop in pairwise(edges)]
         micro_batches = [MicroBatch(x[cut], y[cut], (cut.stop - cut.start) / len(x)) for cut in cuts]

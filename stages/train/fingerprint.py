@@ -21,7 +21,8 @@ def of_training(kernels: str, network: Network, train: Train) -> dict[str, str]:
     decisive = train.model_dump(exclude={"launcher", "epochs"}) | {"schedule_options": train.schedule_options_in_full()}
     sections = {"network": network.model_dump(), "train": decisive}
     modules = [module.__file__ for name, module in sys.modules.items() if name.startswith("stages.")]
-    code = sorted({str(Path(files.__file__).with_name("__main__.py")), *filter(None, modules)})
+    own = map(str, Path(__file__).parent.glob("*.py"))  # also those that are imported later
+    code = sorted({str(Path(files.__file__).with_name("__main__.py")), *own, *filter(None, modules)})
     return {
         "kernels": kernels,
         **{f"{name}.{key}": repr(value) for name, section in sections.items() for key, value in section.items()},

@@ -1,5 +1,6 @@
 """Between steps, a few times a second: show progress, check the losses, save a checkpoint."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,3 +41,12 @@ def progress(record: Record, checkpoint: Checkpoint, **state: Any) -> Iterator[C
 
         yield after_step
         look(ended=True)
+
+
+@contextmanager
+def compiling() -> Iterator[Callable[[], None]]:
+    """Show that the training is being compiled, in a terminal with the time so far; yield what updates the time."""
+    with tqdm(desc="compiling…", bar_format="{desc} {elapsed}", leave=False, disable=None) as bar:
+        if bar.disable:
+            tqdm.write("Compiling the training, about ten seconds; the next one like it needs no compiling", sys.stderr)
+        yield bar.refresh

@@ -52,17 +52,23 @@ class Record:
         """How many epochs have ended, and how many steps were taken since."""
         return self.epoch, self.steps
 
-    def add(self, loss: Tensor, weight: float) -> None:
-        """Record the loss of a step, which has this weight in its epoch.
+    def add(self, loss: Tensor, weight: float, steps: int = 1) -> None:
+        """Record the mean loss of some steps, a scalar, which have this weight in their epoch.
 
-        Raises UserError if the very first one is not finite: that cannot be the learning rate's fault.
+        If it is the losses of epochs of one step each, (k,), all of them but the last are over.
+        Raises UserError if the very first loss is not finite: that cannot be the learning rate's fault.
         """
+        if loss.dim():
+            self._store()
+            self.losses[self.epoch : self.epoch + len(loss) - 1] = loss[:-1]
+            self.epoch += len(loss) - 1
+            loss = loss[-1]
         if self.epoch == self.steps == 0 and not loss.isfinite():
             raise UserError(
                 f"the loss is {loss.item()} before the first step: set network.standardize to true, or scale the data"
             )
         self.epoch_loss = loss if weight == 1 else torch.add(self.epoch_loss, loss, alpha=weight)
-        self.steps += 1
+        self.steps += steps
 
     def end_epoch(self, **columns: float) -> None:
         """Record the end of the current epoch, and its values in other columns of loss.csv, the same in every epoch."""
@@ -72,6 +78,10 @@ class Record:
         self.epoch_loss, self.steps, self.epoch = self.zero, 0, self.epoch + 1
         if len(self.pending) == PENDING_LOSSES:
             self._store()
+
+    def epochs_to_snapshot(self) -> int:
+        """Return how many epochs are left until the next snapshot, or until the end of the training."""
+        return min(self.snapshots_taken * self.snapshot_every, self.epochs) - self.epoch
 
     def snap(self, net: nn.Module) -> None:
         """Take a snapshot of the network, as it is before the next step, if one is due."""

@@ -67,7 +67,8 @@ def run(params: Params) -> None:
         training = fingerprint.of_training(params.kernels, params.network, settings)
         ranks.compare(training | {"train.epochs": str(settings.epochs)})
         resumable = Checkpoint(training | fingerprint.of_machine(params.kernels, ranks), settings.epochs, ranks)
-        record = train(net.to(device), batches, validation, settings, resumable)
+        compiled = params.kernels == "compiled"
+        record = train(net.to(device), batches, validation, settings, resumable, compiled=compiled)
     if ranks.rank > 0:
         return
 

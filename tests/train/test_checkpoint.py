@@ -97,7 +97,20 @@ def outputs(copy: Copy) -> list[bytes]:
     [
         (PYTHON, 5, "portable", {}),
         (PYTHON, 4, "portable", {"optimizer_options": {"momentum": 0.9}, "batch_size": 7, "epochs": 200}),
-        (PYTHON, 4, "native", {"optimizer": "Adam", "learning_rate": 0.001, "micro_batch_size": 33, "epochs": 1500}),
+        (PYTHON, 3, "native", {"optimizer": "Adam", "learning_rate": 0.001, "micro_batch_size": 33, "epochs": 1500}),
+        (
+            PYTHON,
+            4,
+            "compiled",
+            {
+                "optimizer": "Adam",
+                "learning_rate": 0.001,
+                "batch_size": 7,
+                "epochs": 4000,
+                "validation_fraction": 0.2,
+                "schedule": "ReduceLROnPlateau",
+            },
+        ),
         (PYTHON, 4, "portable", {"optimizer": "LBFGS", "learning_rate": 0.01, "epochs": 120, "snapshot_every": 7}),
         (TORCHRUN, 3, "portable", {"optimizer": "Adam", "learning_rate": 0.001, "batch_size": 30, "epochs": 300}),
         (
@@ -107,7 +120,15 @@ def outputs(copy: Copy) -> list[bytes]:
             {"batch_size": 30, "epochs": 200, "validation_fraction": 0.2, "schedule": "ReduceLROnPlateau"},
         ),
     ],
-    ids=["full", "momentum-mini-batch", "adam-threads", "lbfgs", "two-ranks", "validation-on-two-ranks"],
+    ids=[
+        "full",
+        "momentum-mini-batch",
+        "adam-micro-batches",
+        "compiled",
+        "lbfgs",
+        "two-ranks",
+        "validation-on-two-ranks",
+    ],
 )
 def test_a_training_killed_again_and_again_ends_with_the_bits_of_one_left_alone(
     long: Copy, command: list[str], kills: int, kernels: str, changes: dict[str, object]

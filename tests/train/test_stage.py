@@ -19,7 +19,7 @@ from stages.train import stage as train
 from stages.train.batches import Batches
 from stages.train.loop import descend
 from stages.train.optimizer import OptimizerName
-from stages.train.parallel import workers
+from stages.train.parallel import on_all_ranks
 from stages.train.ranks import Ranks
 from stages.train.settings import Train
 
@@ -135,8 +135,8 @@ def test_the_gradient_of_many_points_is_that_of_float64() -> None:
     exact = copy.deepcopy(net).double()
     nn.functional.mse_loss(exact(x.double()), y.double()).backward()
     full = Batches(x, y, None, 65_536, Ranks(), 0).full
-    with workers(net, nn.MSELoss(), Batches(x, y, None, 65_536, Ranks(), 0)) as everywhere:
-        next(descend(torch.optim.SGD(net.parameters(), lr=1e-30), [full], everywhere))
+    everywhere = on_all_ranks(net, nn.MSELoss(), Ranks())
+    next(descend(torch.optim.SGD(net.parameters(), lr=1e-30), [full], everywhere))
     for ours, theirs in zip(net.parameters(), exact.parameters(), strict=True):
         assert ours.grad is not None and theirs.grad is not None
         assert (ours.grad - theirs.grad).abs().max() / theirs.grad.abs().max() < 1e-5

@@ -14,7 +14,7 @@ from stages import dataset, history, models, network, params
 from stages.dataset import Dataset
 from stages.errors import UserError
 from stages.train.batches import Batches
-from stages.train.parallel import Workers
+from stages.train.parallel import on_all_ranks
 from stages.train.ranks import Ranks
 from stages.train.stage import Params
 from stages.train.validation import Validation, hold_back
@@ -137,7 +137,7 @@ def test_the_first_of_several_lowest_losses_is_the_best() -> None:
         net.bias.zero_()
         for weight in (1.0, 2.0):  # times an x of 0
             net.weight.fill_(weight)
-            validation.measure(Workers(net, nn.MSELoss(), Ranks()), 0)
+            validation.measure(on_all_ranks(net, nn.MSELoss(), Ranks()), 0)
     validation.restore_best()
     assert net.weight.item() == 1
     assert not validation.patience_is_over()
