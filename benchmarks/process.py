@@ -19,11 +19,14 @@ NATIVE = {name: value for name, value in os.environ.items() if name not in CHOIC
 NATIVE |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
 
 
-def call(function: Callable, **arguments: Any) -> Any:
-    """Return function(**arguments), computed in a new process and an empty folder; all of it fits in JSON."""
+def call(function: Callable, cwd: str | None = None, /, **arguments: Any) -> Any:
+    """Return function(**arguments), computed in a new process, in a new folder unless one is given.
+
+    What goes in and out has to fit in JSON: a tuple arrives as a list.
+    """
     job = json.dumps([function.__module__, function.__name__, arguments])
     with TemporaryDirectory() as folder:
-        output = run([sys.executable, "-m", "benchmarks.process", job], folder, NATIVE)
+        output = run([sys.executable, "-m", "benchmarks.process", job], cwd or folder, NATIVE)
     return json.loads(output.splitlines()[-1])
 
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from benchmarks import process
 from benchmarks.process import NATIVE, PROJECT
 
-PACKAGES = ["torch", "numpy", "dvc", "matplotlib", "pillow", "jax", "pytorch-lightning", "scikit-learn", "skorch"]
+PACKAGES = ["torch", "numpy", "dvc", "matplotlib", "pillow"]
+PACKAGES += ["jax", "optax", "pytorch-lightning", "scikit-learn", "skorch"]
 Quantities = dict[str, float]
 
 
