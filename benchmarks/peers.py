@@ -80,13 +80,15 @@ def torch_net(work: Work) -> Any:
 
 def native(x: ndarray, y: ndarray, work: Work) -> Peer:
     """Train by this project with `kernels: native`."""
-    return _ours(x, y, work)
+    return _ours(x, y, work, "native")
 
 
-# HERE: `compiled`, the same with `kernels: compiled`, which _ours hands to `train`.
+def compiled(x: ndarray, y: ndarray, work: Work) -> Peer:
+    """Train by this project with `kernels: compiled`."""
+    return _ours(x, y, work, "compiled")
 
 
-def _ours(x: ndarray, y: ndarray, work: Work) -> Peer:
+def _ours(x: ndarray, y: ndarray, work: Work, kernels: str) -> Peer:
     """Train by this project's `train`, with record, progress bar and checkpoints. All contact with it is here."""
     import torch
 
@@ -107,7 +109,7 @@ def _ours(x: ndarray, y: ndarray, work: Work) -> Peer:
         lasting = settings.model_copy(update={"epochs": epochs, "snapshot_every": max(1, epochs // SNAPSHOTS)})
         checkpoint = Checkpoint({}, epochs, ranks)
         with redirect_stderr(Terminal()):
-            train(net, batches, None, lasting, checkpoint)
+            train(net, batches, None, lasting, checkpoint, compiled=kernels == "compiled")
         Path(PATH).unlink()  # else the next training would go on from it
 
     return Peer(fit, lambda: list(net.parameters()))

@@ -16,17 +16,19 @@ BIN = Path(sys.executable).parent
 # What would choose other kernels, or fewer threads, than torch and its peers take by themselves.
 CHOICES = {"ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE"}
 NATIVE = {name: value for name, value in os.environ.items() if name not in CHOICES}
+NATIVE |= {"XDG_CACHE_HOME": str(BIN.parent / "cache")}  # where `kernels: compiled` keeps what it has compiled
 NATIVE |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
 
 
 def call(function: Callable, cwd: str | None = None, /, **arguments: Any) -> Any:
-    """Return function(**arguments), computed in a new process, in a new folder unless one is given.
+    """Return function(**arguments), computed in a new process, in a new folder unless one is given, with its cache.
 
     What goes in and out has to fit in JSON: a tuple arrives as a list.
     """
     job = json.dumps([function.__module__, function.__name__, arguments])
     with TemporaryDirectory() as folder:
-        output = run([sys.executable, "-m", "benchmarks.process", job], cwd or folder, NATIVE)
+        environment = NATIVE | ({"XDG_CACHE_HOME": cwd} if cwd else {})
+        output = run([sys.executable, "-m", "benchmarks.process", job], cwd or folder, environment)
     return json.loads(output.splitlines()[-1])
 
 
