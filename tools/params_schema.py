@@ -12,12 +12,16 @@ import stages
 from stages.params import StageParams
 
 
+def stage_schemas() -> list[type[StageParams]]:
+    """Return the schema of what each stage reads from params.yaml."""
+    names = [module.name for module in pkgutil.iter_modules(stages.__path__) if module.ispkg]
+    return [importlib.import_module(f"stages.{name}.stage").Params for name in names]
+
+
 def text() -> str:
     """Return the JSON schema of everything that the stages read from params.yaml."""
-    names = [module.name for module in pkgutil.iter_modules(stages.__path__) if module.ispkg]
-    schemas = [importlib.import_module(f"stages.{name}.stage").Params for name in names]
     sections: dict[str, Any] = {
-        name: (field.annotation, ...) for schema in schemas for name, field in schema.model_fields.items()
+        name: (field.annotation, ...) for schema in stage_schemas() for name, field in schema.model_fields.items()
     }
     schema = create_model(
         "params.yaml", __base__=StageParams, __module__="tools.params_schema", **sections
