@@ -120,8 +120,8 @@ def test_tests_mirror_stages() -> None:
     for folder in [".", *STAGES]:
         modules = {path.name for path in Path("stages", folder).glob("*.py")}
         tested = {path.name.removeprefix("test_") for path in Path("tests", folder).glob("test_*.py")}
-        across = {".": {"pipeline.py", "faults.py", "fuzz.py", "main.py", "portable.py", "readme.py", "example.py"}}
-        across["."] |= {"experiments.py", "sweep.py"}
+        pages = {"example.py", "experiments.py", "readme.py", "sharing.py", "trouble.py"}
+        across = {".": {"pipeline.py", "faults.py", "fuzz.py", "main.py", "portable.py", "sweep.py"} | pages}
         across |= {"train": {"going_on.py"}, "plot": {"charts.py"}}
         assert tested <= modules | across.get(folder, set()), folder
 
