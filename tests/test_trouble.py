@@ -1,0 +1,147 @@
+"""docs/trouble.md: each trouble is made, must be told in the words of the page, and ends with the page's commands."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT, Copy
+from tests.markdown import commands
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="the page shows the commands of a POSIX shell")
+PAGE = PROJECT / "docs/trouble.md"
+
+
+def told_as_on_the_page(section: str, output: str) -> bool:
+    """Return whether an output has a line of those that the page quotes below a heading, whatever its paths."""
+    text = PAGE.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
+    quoted = text.split("```\n")[1].splitlines() if "```\n" in text else re.findall(r"(?m)^\| `(.+?)` \|", text)
+    return any(re.search(re.escape(line).replace("…", ".*"), output) for line in quoted)
+
+
+def follow(section: str, copy: Copy) -> list[str]:
+    """Run the commands of a section, which end well; return what each says."""
+    found = [each for each in commands(PAGE) if each.section == section]
+    assert found
+    outputs = []
+    for each in found:
+        outputs.append(copy.run("bash", "-c", each.text))
+        assert " ".join(each.shown.split()) in " ".join(outputs[-1].split())
+    return outputs
+
+
+def introduce(copy: Copy) -> None:
+    """Tell git who commits."""
+    copy.run("git", "config", "user.name", "Ada")
+    copy.run("git", "config", "user.email", "ada@example.com")
+
+
+def test_after_a_failed_stage_the_last_commit_comes_back(done: Copy) -> None:
+    done.set(train__learning_rate=1e9)
+    told = done.run("dvc", "repro", status=255)
+    assert "\nthe loss is inf at epoch 2: lower train.learning_rate\nERROR: failed to reproduce 'train': " in told
+    assert told_as_on_the_page("A stage failed", told)
+    assert "Running stage" not in follow("A stage failed", done)[-1]
+    assert done.run("git", "status", "--porcelain") == ""
+
+
+def test_without_the_environment_dvc_and_the_modules_are_missing(trained: Copy) -> None:
+    told = trained.run("bash", "-c", "dvc repro", status=127, PATH="/usr/bin:/bin")
+    assert told_as_on_the_page("dvc or a module is not found", told)
+    told = trained.run(sys.executable, "-S", "-m", "stages", "generate", status=2)
+    assert told_as_on_the_page("dvc or a module is not found", told)
+
+
+def test_a_merge_conflict_in_dvc_lock_is_resolved_by_dvc_repro(done: Copy) -> None:
+    introduce(done)
+    done.run("git", "checkout", "-q", "-b", "other")
+    done.set(plot__dpi=30)
+    done.repro("plot")
+    done.commit("small pictures")
+    done.run("git", "checkout", "-q", "-")
+    done.set(plot__frame_seconds=0.2)
+    done.repro("plot")
+    done.commit("slow pictures")
+    section = "A merge conflict in dvc.lock"
+    assert told_as_on_the_page(section, done.run("git", "merge", "other", status=1))
+    assert told_as_on_the_page(section, done.run("dvc", "status", status=1))
+    follow(section, done)
+    assert done.run("dvc", "status") == "Data and pipelines are up to date.\n"
+    assert done.run("git", "status", "--porcelain") == ""
+    assert len(done.run("git", "log", "--format=%h", "-1", "--merges").split()) == 1
+
+
+def test_files_that_nobody_pushed_are_computed_again(done: Copy, tmp_path_factory: pytest.TempPathFactory) -> None:
+    done.run("dvc", "remote", "add", "--default", "storage", str(tmp_path_factory.mktemp("storage")))
+    (folder,) = (done.path / ".dvc/cache/files").rglob("*.dir")
+    folder.unlink()
+    shutil.rmtree(done.path / "data/plots")
+    section = "Files are missing in the cache"
+    assert told_as_on_the_page(section, done.run("dvc", "pull", status=1))
+    follow(section, done)
+    assert "in sync" in done.run("dvc", "status", "--cloud")
+
+
+def test_an_output_changed_by_hand_comes_back(done: Copy) -> None:
+    losses = done.read("data/loss.csv")
+    with (done.path / "data/loss.csv").open("a") as file:
+        file.write("x\n")
+    section = "An output was changed by hand"
+    assert told_as_on_the_page(section, done.run("dvc", "checkout", status=255))
+    follow(section, done)
+    assert done.read("data/loss.csv") == losses
+
+
+def test_a_missing_remote_and_a_missing_version_are_told(trained: Copy, tmp_path: Path) -> None:
+    assert told_as_on_the_page("The remote cannot be used", trained.run("dvc", "push", status=1))
+    get = ["dvc", "artifacts", "get", str(trained.path), "network-params", "--out", str(tmp_path)]
+    assert told_as_on_the_page("The remote cannot be used", trained.run(*get, status=1))
+
+
+def test_gc_deletes_what_is_neither_committed_nor_an_experiment(done: Copy) -> None:
+    def objects() -> set[Path]:
+        return {path for path in (done.path / ".dvc/cache/files").rglob("*") if path.is_file()}
+
+    committed = objects()
+    done.set(plot__max_frames=2)
+    done.repro("plot")
+    done.run("dvc", "exp", "save", "--name", "short")
+    saved = objects()
+    (done.path / "table.csv").write_text("x,y\n1,2\n")
+    done.run("dvc", "add", "table.csv")
+    (done.path / "table.csv.dvc").unlink()
+    done.run("git", "checkout", "-q", "dvc.lock", "params.yaml")
+    assert committed < saved < objects()
+    kept = {path for path in saved if path.read_bytes() != done.read("data/metrics.json")}  # which git keeps
+    _, dry, _ = follow("The cache has grown", done)
+    assert "Removing" in dry
+    assert objects() == kept
+
+
+def test_a_moved_project_needs_only_a_new_environment(trained: Copy, tmp_path: Path) -> None:
+    copy = trained.twin(tmp_path / "old")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", copy.path / ".venv"], check=True)
+    (copy.path / ".venv/bin/dvc").write_text(f"#!{copy.path}/.venv/bin/python\n")  # as pip writes it
+    (copy.path / ".venv/bin/dvc").chmod(0o755)
+    (copy.path / ".venv/ready").touch()
+    introduce(copy)
+    copy.run("git", "remote", "add", "origin", "https://git.example.com/old/project.git")
+    copy.run("dvc", "remote", "add", "--default", "storage", "/mnt/old/project")
+    copy.path = copy.path.rename(tmp_path / "new")
+    section = "The project or the remote has moved"
+    assert told_as_on_the_page(section, copy.run("make", "repro", status=2))
+    assert told_as_on_the_page(section, copy.run("bash", "-c", ".venv/bin/dvc repro", status=127))
+
+    found = [each.text for each in commands(PAGE) if each.section == section]
+    assert "make repro" in found
+    for text in found:
+        if text != "make repro":  # which would install torch
+            copy.run("bash", "-c", text)
+    assert not (copy.path / ".venv").exists()
+    assert copy.repro() == []
+    assert copy.run("git", "config", "remote.origin.url").strip() == "https://git.example.com/new/project.git"
+    assert "url = /mnt/new/project" in copy.run("git", "show", "HEAD:.dvc/config")
