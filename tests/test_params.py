@@ -76,7 +76,7 @@ def load_named(path: Path) -> dict[str, Any]:
             "train.device: must be cpu, cuda, cuda:N, mps or auto, got 'gpu'",
         ),
         ("  style: module", "  style: modul", "network.style: must be 'module' or 'sequential', got 'modul'"),
-        ("kernels: portable", "kernels: fast", "kernels: must be 'portable' or 'native', got 'fast'"),
+        ("kernels: portable", "kernels: fast", "kernels: must be 'portable', 'native' or 'compiled', got 'fast'"),
         ("kernels: portable", "kernel: portable", "kernels: is missing"),
         ("  optimizer_options: {}", "  optimizer_options: 3", "train.optimizer_options: must be a mapping, got 3"),
         ("network: ", "networks: ", "network: is missing"),

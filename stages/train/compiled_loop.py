@@ -53,27 +53,18 @@ def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
         optimizer = getattr(torch.optim, recipe.optimizer)([parameters])
         plain = {"foreach": False, "fused": False, "capturable": recipe.optimizer in BRANCHING}
         optimizer.param_groups[0].update(recipe.options, lr=rate, **plain)
-        own = optimizer.state[parameters]  # scalars in double precision, as they are in Python
-        own.update(
-            {
-                name: each.clone() if each.dim() else each.double()
-                for name, each in zip(recipe.state, state, strict=True)
-            }
-        )
+        own = optimizer.state[parameters]
+        for name, each in zip(recipe.state, state, strict=True):
+            own[name] = each.clone() if each.dim() else each.double()  # as precise as Python's numbers
         with torch.no_grad(), _Scalars(), _told_that_it_is_compiled(recipe.optimizer in BRANCHING):
             _undecorated(type(optimizer).step)(optimizer)
         return [parameters, *(own[name].to(each.dtype) for name, each in zip(recipe.state, state, strict=True))]
 
-    vector, some_x, some_y = (
-        torch.ones(sum(sizes)),
-        torch.ones(rows, recipe.n_feature),
-        torch.ones(rows, recipe.n_output),
-    )
+    points = torch.ones(rows, recipe.n_feature), torch.ones(rows, recipe.n_output), torch.ones(rows, 1)
+    traced_backpropagate = make_fx(functionalize(backpropagate))(*points, *learning.values())
+    rate, gradient, vector = torch.ones((), dtype=torch.float64), torch.ones(sum(sizes)), torch.ones(sum(sizes))
     state = [torch.ones(()) if scalar else vector.clone() for scalar in recipe.state.values()]
-    traced_backpropagate = make_fx(functionalize(backpropagate))(
-        some_x, some_y, torch.ones(rows, 1), *learning.values()
-    )
-    traced_step = make_fx(functionalize(step))(torch.ones((), dtype=torch.float64), vector.clone(), vector, *state)
+    traced_step = make_fx(functionalize(step))(rate, gradient, vector, *state)
     products = {aten.mm.default, aten.addmm.default} & {node.target for node in traced_backpropagate.graph.nodes}
 
     def body(index: Tensor, losses: Tensor, gradient: Tensor, *rest: Tensor) -> tuple[Tensor]:
@@ -86,16 +77,15 @@ def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
         counts = torch.arange(rows, dtype=torch.int32)[:, None] >= left_out.int()  # (rows, 1)
         weights = torch.where(counts, weight.float(), 0.0)
         parameters = values[0] if products else _spread(values[0])
-        shaped = [
-            part.reshape(each.shape) for part, each in zip(parameters.split(sizes), learning.values(), strict=True)
-        ]
+        parts = zip(parameters.split(sizes), learning.values(), strict=True)
+        shaped = [part.reshape(each.shape) for part, each in parts]
 
-        total = gradient + traced_backpropagate(some_x, some_y, weights, *shaped)
+        total = gradient + traced_backpropagate(some_x, some_y, weights, *shaped)  # prediction, loss, backward
         stepped = traced_step(rate, total[:-1], *values)
         for before, after in zip(values, stepped, strict=True):
-            before.copy_(torch.where(ends != 0, after, before))
-        aten.select.int(losses, 0, now).copy_(total[-1])
+            before.copy_(torch.where(ends != 0, after, before))  # step, once the batch ends
         gradient.copy_(torch.where(ends != 0, 0.0, total))  # zero_grad
+        aten.select.int(losses, 0, now).copy_(total[-1])
         return (index + 1,)
 
     def condition(index: Tensor, losses: Tensor, *_: Tensor) -> Tensor:

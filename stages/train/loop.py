@@ -24,7 +24,7 @@ def backpropagate(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Ten
 def descend(optimizer: Optimizer, batches: Iterable[Batch], everywhere: Everywhere) -> Iterator[tuple[Batch, Any]]:
     """Take a step for each batch; yield the batch and its mean loss before the step, a scalar tensor on the device.
 
-    everywhere(backpropagate, batch) calls backpropagate for each part of the batch, in whichever thread or process.
+    everywhere(backpropagate, batch) calls backpropagate for each part of the batch, in whichever process.
     Together these calls leave the gradient of the batch's mean loss in the network, and their sum is that mean loss.
     """
     for batch in batches:

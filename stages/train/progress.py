@@ -48,5 +48,7 @@ def compiling() -> Iterator[Callable[[], None]]:
     """Show that the training is being compiled, in a terminal with the time so far; yield what updates the time."""
     with tqdm(desc="compiling…", bar_format="{desc} {elapsed}", leave=False, disable=None) as bar:
         if bar.disable:
-            tqdm.write("Compiling the training, about ten seconds; the next one like it needs no compiling", sys.stderr)
+            tqdm.write(
+                "Compiling the training, about twenty seconds; the next one like it needs no compiling", sys.stderr
+            )
         yield bar.refresh
