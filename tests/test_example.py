@@ -72,17 +72,18 @@ def test_the_lesson_comes_back_from_the_cache(done: Copy) -> None:
     assert {name: done.read(name) for name in lesson} == lesson
 
 
-@pytest.mark.parametrize("tracked", [False, True])
-def test_a_table_that_changes_runs_again_whether_dvc_tracks_it_or_not(done: Copy, tracked: bool) -> None:
+def test_a_table_that_changes_runs_again_whether_dvc_tracks_it_or_not(done: Copy) -> None:
     shorter = (EXAMPLE / "params.yaml").read_text(encoding="utf-8").replace("epochs: 2000 ", "epochs: 3 ")
     (done.path / "params.yaml").write_text(shorter.replace("raw/auto-mpg.csv ", "raw/own.csv "), encoding="utf-8")
     table = (done.path / "data/raw/auto-mpg.csv").read_text(encoding="utf-8")
-    for change in ("", "4,97,46,1835,20.5,1970,europe,26\n"):
-        (done.path / "data/raw/own.csv").write_text(table + change, encoding="utf-8")
-        if tracked:
-            done.run("dvc", "add", "data/raw/own.csv")
-        assert done.repro() == ["generate", "train", "plot", "evaluate"]
-        assert done.repro() == []
+    for tracked in (False, True):
+        for change in ("", "4,97,46,1835,20.5,1970,europe,26\n"):
+            (done.path / "data/raw/own.csv").write_text(table + change, encoding="utf-8")
+            if tracked:
+                done.run("dvc", "add", "data/raw/own.csv")
+            assert done.repro("generate") == ["generate"]
+            assert done.repro("generate") == []
+    assert done.repro() == ["train", "plot", "evaluate"]
     done.run("dvc", "plots", "show")
     assert "least_squares" in done.run("dvc", "metrics", "diff")
 

@@ -192,40 +192,39 @@ def edit_unused_source(copy: Copy) -> None:
         file.write("# edited\n")
 
 
-def repro_while(copy: Copy, change: Callable[[Copy], None]) -> tuple[int, str]:
-    """Run `dvc repro train`, make the change while it trains; return the exit status and what was said."""
-    command = ["dvc", "repro", "train"]
-    with subprocess.Popen(
-        command, cwd=copy.path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as dvc:
-        while not (copy.path / ".checkpoint/train").exists():
-            assert dvc.poll() is None
-            time.sleep(0.01)
+def repro_while(copy: Copy, *changes: Callable[[Copy], None]) -> tuple[int, str]:
+    """Run `dvc repro train`, make the changes while it trains; return the exit status and what was said."""
+    dvc = copy.start("dvc", "repro", "train")
+    while not (copy.path / ".checkpoint/train").exists():
+        assert dvc.poll() is None
+        time.sleep(0.01)
+    for change in changes:
         change(copy)
-        return dvc.wait(timeout=120), dvc.stdout.read() if dvc.stdout else ""
+    told = dvc.communicate(timeout=120)[0]
+    return dvc.wait(), told
 
 
 @pytest.mark.parametrize(
-    ("change", "name"),
+    "changes",
     [
-        (edit_params, "params.yaml: train"),
-        (replace, "data/train.pt"),
-        (write_in_place, "data/train.pt"),
-        (edit_source, "stages/train/loop.py"),
-        (edit_main, "stages/__main__.py"),
+        {"params.yaml: train": edit_params},
+        {"data/train.pt": replace, "stages/train/loop.py": edit_source, "stages/__main__.py": edit_main},
+        {"data/train.pt": write_in_place},
     ],
+    ids=", ".join,
 )
 def test_what_changes_while_a_stage_runs_is_reported_and_nothing_is_recorded(
-    longer: Copy, tmp_path: Path, change: Callable[[Copy], None], name: str
+    longer: Copy, tmp_path: Path, changes: dict[str, Callable[[Copy], None]]
 ) -> None:
     copy = longer.twin(tmp_path)
     lock, params = copy.read("dvc.lock"), copy.read("params.yaml")
-    status, told = repro_while(copy, change)
+    status, told = repro_while(copy, *changes.values())
     assert status == 255
-    assert f"{name}: changed while the stage ran: run `dvc repro` again\n" in told
+    for name in changes:
+        assert f"{name}: changed while the stage ran: run `dvc repro` again\n" in told
     assert copy.read("dvc.lock") == lock
     assert (copy.path / ".checkpoint/train").exists()
-    if change != edit_params:
+    if edit_params not in changes.values():
         return
     (copy.path / "params.yaml").write_bytes(params)
     assert "Resuming from the checkpoint" in copy.run("dvc", "repro", "train")
@@ -239,12 +238,10 @@ def write_the_same(copy: Copy) -> None:
     (copy.path / "stages/train/loop.py").touch()
 
 
-@pytest.mark.parametrize("change", [edit_params_of_another_stage, edit_unused_source, write_the_same])
-def test_params_and_code_of_another_stage_may_change_while_one_runs(
-    longer: Copy, tmp_path: Path, change: Callable[[Copy], None]
-) -> None:
+def test_params_and_code_of_another_stage_may_change_while_one_runs(longer: Copy, tmp_path: Path) -> None:
     copy = longer.twin(tmp_path)
-    assert repro_while(copy, change)[0] == 0
+    status, told = repro_while(copy, write_the_same, edit_params_of_another_stage, edit_unused_source)
+    assert status == 0, told
     assert copy.repro("train") == []
 
 

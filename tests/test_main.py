@@ -120,11 +120,20 @@ def test_a_broken_pipe_changes_no_exit_status(trained: Copy) -> None:
 @pytest.mark.parametrize(
     "environment",
     [
-        {"TQDM_NCOLS": "x", "TQDM_DISABLE": "x", "TQDM_MININTERVAL": "soon"},
-        {"HOME": "/nonexistent", "TERM": "dumb", "COLUMNS": "x", "LC_ALL": "xx_YY", "PYTHONIOENCODING": "ascii"},
+        {
+            "TQDM_NCOLS": "x",
+            "TQDM_DISABLE": "x",
+            "TQDM_MININTERVAL": "soon",
+            "HOME": "/nonexistent",
+            "TERM": "dumb",
+            "COLUMNS": "x",
+            "LC_ALL": "xx_YY",
+            "PYTHONIOENCODING": "ascii",
+            "CUDA_VISIBLE_DEVICES": "odd",
+            "OMP_NUM_THREADS": "text",
+        },
         {"PYTHONWARNINGS": "error"},
         {"PYTHONOPTIMIZE": "2"},
-        {"CUDA_VISIBLE_DEVICES": "odd", "OMP_NUM_THREADS": "text"},
     ],
     ids=lambda environment: next(iter(environment)),
 )

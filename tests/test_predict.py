@@ -17,6 +17,7 @@ from stages import models, network
 from stages.columns import Columns
 from stages.tabular import Tabular
 from tests.conftest import ENVIRONMENT, PROJECT
+from tests.forks import start
 
 COLUMNS = Columns(features=["area", "region"], targets=["price", "the, rent"], categories={"region": ["n", "s"]})
 TABLE = "name,region,area\nred house,s,70\n'blue',n,1e2\n"
@@ -38,16 +39,13 @@ def save(columns: Columns = COLUMNS, hidden: int = 5) -> torch.nn.Module:
 
 
 def predict(*arguments: str, status: int = 0) -> str:
-    """Run the command; return its stdout, or its stderr if it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "stages.predict", *arguments],
-        env=ENVIRONMENT | {"PYTHONPATH": str(PROJECT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
+    """Run the command; return its stdout and stderr."""
+    process = start(
+        Path.cwd(), ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}, "python", "-m", "stages.predict", *arguments
     )
-    assert done.returncode == status, done.stderr
-    return done.stderr if status else done.stdout
+    told = process.communicate(timeout=300)[0]
+    assert process.wait() == status, told
+    return told
 
 
 @pytest.mark.parametrize("model", ["net.pkl", "net_params.pkl"])
@@ -101,7 +99,7 @@ def test_a_table_that_does_not_fit_is_reported_in_one_line(table: str, told: str
         net.get_parameter("net.hidden.weight").fill_(1e3)
     models.save_net("net.pkl", net)
     Path("table.csv").write_text(table)
-    assert re.fullmatch(told + "\n", predict("net.pkl", "table.csv", status=2))
+    assert re.fullmatch(told + "\n", predict("net.pkl", "table.csv", "-o", "predictions.csv", status=2))
 
 
 @pytest.mark.parametrize("output", ["net.pkl", "folder/../table.csv"])

@@ -207,10 +207,8 @@ def foreign_settings(folder: Path) -> None:
 @pytest.mark.parametrize(
     "environment",
     [
-        {"MPLBACKEND": "inline"},
-        {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},
-        {"MATPLOTLIBRC": "rc"},
-        {"MPLCONFIGDIR": "rc"},
+        {"MPLBACKEND": "inline", "MATPLOTLIBRC": "rc"},
+        {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MPLCONFIGDIR": "rc"},
         {"MPLCONFIGDIR": "/dev/null"},
         {"HOME": "home", "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": ""},
     ],

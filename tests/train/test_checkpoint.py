@@ -65,19 +65,20 @@ def long(undisturbed: Copy, tmp_path: Path) -> Copy:
 def interrupt(copy: Copy, number: int, command: list[str] = PYTHON) -> str:
     """Start the training, wait until it writes a checkpoint, send a signal at a random moment; return what it said."""
     before = state(copy)
-    process = psutil.Popen(command, cwd=copy.path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    process = copy.start(*command)
     try:
         while process.poll() is None and state(copy) == before:
             time.sleep(0.01)
         time.sleep(RANDOM.uniform(0, 0.3))
         if number != signal.SIGKILL:
             process.send_signal(number)
-            return process.communicate(timeout=60)[1]
+            return process.communicate(timeout=60)[0]
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
-            for each in [process, *process.children(recursive=True)]:  # DVC, the launcher, all its ranks
+            for each in psutil.Process(process.pid).children(recursive=True):  # of DVC, of the launcher
                 each.kill()
-    return process.communicate()[1]
+        process.kill()
+    return process.communicate()[0]
 
 
 def state(copy: Copy) -> float:

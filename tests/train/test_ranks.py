@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import torch
 from stages import history
 from stages.train.ranks import Ranks
 from tests.conftest import ENVIRONMENT, Copy
+from tests.forks import Running
 
 pytest.importorskip("fcntl", reason="Windows has neither these signals nor torchrun's store")
 
@@ -34,20 +36,14 @@ def free_port() -> str:
 
 
 @contextmanager
-def started(*copies: Copy, port: str = "", absent: int = -1, code: str = "") -> Iterator[list[subprocess.Popen]]:
+def started(*copies: Copy, port: str = "", absent: int = -1, code: str = "") -> Iterator[list[Running]]:
     """Start one rank in each copy, all but an absent one; training, or code."""
     port = port or free_port()
-    command = ["python", "-c", code] if code else ["python", "-m", "stages", "train"]
+    python = "python" if absent < 0 else sys.executable  # no fork: this rank waits, of which torch is to say nothing
+    command = [python, "-c", code] if code else [python, "-m", "stages", "train"]
     common = {"WORLD_SIZE": str(len(copies)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     ranks = [
-        subprocess.Popen(
-            command,
-            cwd=copy.path,
-            env=ENVIRONMENT | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        copy.start(*command, **common, RANK=str(rank), LOCAL_RANK=str(rank))
         for rank, copy in enumerate(copies)
         if rank != absent
     ]
@@ -59,13 +55,13 @@ def started(*copies: Copy, port: str = "", absent: int = -1, code: str = "") -> 
             rank.communicate()
 
 
-def told(ranks: list[subprocess.Popen]) -> list[tuple[int, str]]:
+def told(ranks: list[Running]) -> list[tuple[int, str]]:
     """Return how each rank ended and what it said."""
     said = [rank.communicate(timeout=60)[0] for rank in ranks]
-    return [(rank.returncode, text) for rank, text in zip(ranks, said, strict=True)]
+    return [(rank.wait(), text) for rank, text in zip(ranks, said, strict=True)]
 
 
-def training(copy: Copy, ranks: list[subprocess.Popen]) -> None:
+def training(copy: Copy, ranks: list[Running]) -> None:
     """Wait until the ranks train."""
     while not (copy.path / ".checkpoint/train").exists():
         assert all(rank.poll() is None for rank in ranks)
@@ -121,7 +117,8 @@ def test_several_ranks_train_what_one_does_up_to_rounding(
     copy.stage("generate")
     copy.stage("train")
     alone, losses = state(copy), history.read_losses(str(copy.path / "data/loss.csv"))
-    copy.run(*torchrun(ranks))
+    with started(*[copy] * ranks) as processes:
+        assert told(processes) == [(0, "")] * ranks
     torch.testing.assert_close(state(copy), alone, rtol=1e-3, atol=1e-5)
     together = history.read_losses(str(copy.path / "data/loss.csv"))
     assert together.keys() == losses.keys()

@@ -1,0 +1,110 @@
+"""Run modules as `python -m` does, in forks of a process that has already loaded the libraries.
+
+To load torch takes 1.5 seconds, more than most stages then need, and to load DVC half of one. A fork has them at once;
+its arguments, environment, folder, output, signals and exit status are its own.
+"""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from multiprocessing import forkserver
+from pathlib import Path
+
+AVAILABLE = sys.platform == "linux"  # Windows has no forks, and those of macOS are unsafe once a library has loaded
+LIBRARIES = ["torch.distributed", "pydantic", "ruamel.yaml", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin"]
+LIBRARIES += ["dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.experiments", "dvc.repo.plots", "dvc.repo.status"]
+COMMANDS = {  # and the modules that they run
+    "dvc": "dvc",
+    "python -m stages": "stages",
+    "python -m stages.predict": "stages.predict",
+    "torchrun": "torch.distributed.run",
+}
+
+
+class Fork:
+    """A module that runs in a fork: what subprocess.Popen is for a command, its stdout and stderr in one.
+
+    The libraries have been loaded with portable kernels; a stage with others needs a process that loads them itself.
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str], module: str, *arguments: str) -> None:
+        start_server()
+        self.output, self.told = tempfile.TemporaryFile(), ""  # noqa: SIM115
+        output = f"/proc/{os.getpid()}/fd/{self.output.fileno()}"
+        context = multiprocessing.get_context("forkserver")
+        self.process = context.Process(target=_run, args=(environment, output, str(folder), module, *arguments))
+        self.process.start()
+        self.pid = self.process.pid or 0
+
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            raise subprocess.TimeoutExpired(str(self.process), timeout or 0)
+        return self.process.exitcode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Wait for the end; return what it said."""
+        self.wait(timeout)
+        if not self.output.closed:
+            self.output.seek(0)
+            self.told = self.output.read().decode()
+            self.output.close()
+        return self.told, None
+
+
+Running = Fork | subprocess.Popen[str]
+
+
+def start(folder: Path, environment: dict[str, str], *command: str, fork: bool = True) -> Running:
+    """Start a command, its stdout and stderr in one; if `fork` and if it is one of COMMANDS, in a fork."""
+    line = " ".join(command) + " "
+    for ours, module in COMMANDS.items():
+        if AVAILABLE and fork and line.startswith(f"{ours} "):
+            return Fork(folder, environment, module, *command[len(ours.split()) :])
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def start_server() -> None:
+    """Load the libraries, unless that is done, in a process which ends with this one."""
+    from stages.__main__ import PORTABLE  # late: a fork imports this module, and is to import stages of its own
+
+    ours = os.environ.copy()
+    os.environ.update(PORTABLE, TORCH_CPP_LOG_LEVEL="FATAL")  # as stages.launcher does for ranks
+    try:
+        forkserver.set_forkserver_preload([*LIBRARIES, __name__])
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(ours)
+
+
+def _run(environment: dict[str, str], output: str, folder: str, module: str, *arguments: str) -> None:
+    with Path(output).open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    libraries = [path for path in sys.path if not Path(path, "stages").exists()]
+    sys.path[:] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)), *libraries]
+    sys.argv[:] = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
