@@ -1,6 +1,7 @@
 """What the tests share: a copy of the project to run DVC in, and stages run as DVC runs them."""
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,12 @@ PROJECT = Path(__file__).parent.parent
 LESSON = PROJECT / "tests/params.yaml"  # what the tests run with, however the user has edited the project's
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # no library reads them as it loads
+
+same_bytes = pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="the committed bytes are those of Linux on x86-64"
+)
+links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+posix_errors = pytest.mark.skipif(os.name == "nt", reason="Windows has other words for what is wrong with a file")
 
 
 class Copy:

@@ -10,7 +10,6 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from multiprocessing import forkserver
 from pathlib import Path
 
 AVAILABLE = sys.platform == "linux"  # Windows has no forks, and those of macOS are unsafe once a library has loaded
@@ -85,6 +84,8 @@ def start(folder: Path, environment: dict[str, str], *command: str, fork: bool =
 
 def start_server() -> None:
     """Load the libraries, unless that is done, in a process which ends with this one."""
+    from multiprocessing import forkserver  # late, since Windows has none
+
     from stages.__main__ import PORTABLE  # late: a fork imports this module, and is to import stages of its own
 
     ours = os.environ.copy()

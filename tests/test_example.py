@@ -14,7 +14,7 @@ from stages.network import Network
 from stages.plot import stage as plot
 from stages.train import stage as train
 from stages.train.settings import Train
-from tests.conftest import PROJECT, Copy
+from tests.conftest import PROJECT, Copy, same_bytes
 
 EXAMPLE = PROJECT / "examples/auto-mpg"
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -37,6 +37,7 @@ def test_the_params_of_the_example_name_every_key_but_the_other_way_to_test() ->
     assert document["network"].keys() == Network.model_fields.keys()
 
 
+@same_bytes
 def test_the_example_gives_its_results_and_the_code_of_the_readme_its_predictions(example: Copy) -> None:
     metrics = json.loads(example.read("data/metrics.json"))
     assert metrics == json.loads((EXAMPLE / "metrics.json").read_text(encoding="utf-8"))

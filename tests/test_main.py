@@ -17,7 +17,7 @@ import torch
 from stages import dataset
 from stages.__main__ import message_for_user
 from stages.dataset import Dataset
-from tests.conftest import ENVIRONMENT, Copy
+from tests.conftest import ENVIRONMENT, Copy, links
 
 FILES = [
     "train.pt",
@@ -151,7 +151,7 @@ def test_native_kernels_work_with_an_odd_number_of_threads(done: Copy, threads: 
     assert told.strip() in ("", "libgomp: Invalid value for environment variable OMP_NUM_THREADS")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+@links
 @pytest.mark.parametrize("missing", ["pydantic", "torch"])
 def test_a_python_without_the_packages_is_named(trained: Copy, tmp_path: Path, missing: str) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
@@ -230,6 +230,7 @@ def test_two_runs_at_once_leave_whole_files(done: Copy) -> None:
     assert not list(done.path.glob("data/*.part"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows replaces no file that another writer is replacing")
 def test_writers_at_once_leave_the_whole_file_of_one(tmp_path: Path) -> None:
     path = str(tmp_path / "points.pt")
     points = [Dataset(torch.full((10**5, 1), float(writer)), torch.zeros(10**5, 1)) for writer in range(8)]

@@ -17,7 +17,7 @@ from stages.params import StageParams
 from stages.plot.stage import Params as PlotParams
 from stages.train.optimizer import OptimizerName
 from stages.train.stage import Params as TrainParams
-from tests.conftest import LESSON, PROJECT
+from tests.conftest import LESSON, PROJECT, links, posix_errors
 from tools import params_schema
 
 TEXT = LESSON.read_text(encoding="utf-8")
@@ -237,12 +237,13 @@ def test_a_file_that_is_no_mapping_is_refused_in_one_line(tmp_path: Path, conten
     assert message in told
 
 
+@posix_errors
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda path: None, "No such file or directory"),
         (Path.mkdir, "Is a directory"),
-        (lambda path: path.symlink_to("/dev/zero"), "Not a regular file"),
+        pytest.param(lambda path: path.symlink_to("/dev/zero"), "Not a regular file", marks=links),
         pytest.param(
             lambda path: os.mkfifo(path),
             "Not a regular file",

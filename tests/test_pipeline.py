@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from stages import dataset
 from stages.dataset import Dataset
 from stages.params import StageParams
-from tests.conftest import LESSON, PROJECT, Copy
+from tests.conftest import LESSON, PROJECT, Copy, same_bytes
 from tools import params_schema
 
 STAGES = load_yaml(str(PROJECT / "dvc.yaml"))["stages"]
@@ -80,13 +80,13 @@ def pinned(requirements: Path) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_stage_depends_on_its_folder_and_on_the_shared_files_and_pins_that_it_uses(stage: str) -> None:
-    used = needs("stages/__main__.py").union(*(needs(str(path)) for path in Path("stages", stage).glob("*.py")))
+    used = needs("stages/__main__.py").union(*(needs(path.as_posix()) for path in Path("stages", stage).glob("*.py")))
     modules = {folder(path) for path in used if path.endswith(".py")}
     libraries = {path for path in used if not path.endswith(".py")} - {"pydantic_core"}  # a part of pydantic
     pins = {path for path in Path("stages").rglob("requirements*.txt") if pinned(path) & libraries}
     assert libraries <= set().union(*map(pinned, pins))
     declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")}
-    assert declared == modules | {str(pin) for pin in pins if pin.parent.name == "stages"}
+    assert declared == modules | {pin.as_posix() for pin in pins if pin.parent.name == "stages"}
     assert {pin.parent.name for pin in pins} <= {"stages", stage}
 
 
@@ -99,7 +99,7 @@ def test_each_folder_is_a_stage_with_params_and_run() -> None:
 
 
 def test_no_stage_imports_from_the_folder_of_another_and_no_shared_file_from_any() -> None:
-    for path in map(str, Path("stages").rglob("*.py")):
+    for path in map(Path.as_posix, Path("stages").rglob("*.py")):
         for used in filter(lambda used: used.count("/") == 2, imported(path)):
             assert folder(used) == folder(path), f"{path} imports {used}"
 
@@ -108,7 +108,7 @@ def test_a_file_beside_the_folders_is_used_by_several_of_them() -> None:
     used = [needs(f"stages/{stage}/stage.py") | needs("stages/__main__.py") for stage in STAGES]
     used.append(needs("stages/predict.py"))
     entries = {"stages/__init__.py", "stages/__main__.py", "stages/predict.py"}
-    for path in {str(path) for path in Path("stages").glob("*.py")} - entries:
+    for path in {path.as_posix() for path in Path("stages").glob("*.py")} - entries:
         assert sum(path in each for each in used) > 1, path
 
 
@@ -120,8 +120,8 @@ def test_tests_mirror_stages() -> None:
     for folder in [".", *STAGES]:
         modules = {path.name for path in Path("stages", folder).glob("*.py")}
         tested = {path.name.removeprefix("test_") for path in Path("tests", folder).glob("test_*.py")}
-        pages = {"example.py", "experiments.py", "readme.py", "sharing.py", "trouble.py"}
-        across = {".": {"pipeline.py", "faults.py", "fuzz.py", "main.py", "portable.py", "sweep.py"} | pages}
+        pages = "example experiments readme sharing trouble".split()
+        across = {".": {f"{name}.py" for name in [*pages, *"ci faults fuzz main pipeline portable sweep".split()]}}
         across |= {"train": {"going_on.py"}, "plot": {"charts.py"}}
         assert tested <= modules | across.get(folder, set()), folder
 
@@ -167,6 +167,7 @@ def test_make_schema_writes_the_schema(copy: Copy) -> None:
     assert copy.read("params.schema.json") == written
 
 
+@same_bytes
 def test_the_committed_results_are_those_of_a_run_from_nothing(trained: Copy) -> None:
     if load_yaml(str(PROJECT / "params.yaml")) != PARAMS:
         pytest.skip("params.yaml was edited: its results are not those of tests/params.yaml")

@@ -1,6 +1,6 @@
 """Portable kernels: what torch computes where CPUs have approximate instructions, or several code paths."""
 
-from tests.conftest import Copy
+from tests.conftest import Copy, same_bytes
 
 SHOW = """
 import hashlib
@@ -32,6 +32,7 @@ def run(params):
 DIGEST = "4d90b59b204034620be43a704dd310456f15f21e410ee08203bc3f2d95aeb3cb"
 
 
+@same_bytes
 def test_operations_round_right_and_roots_and_gelu_have_the_bits_of_every_cpu(copy: Copy) -> None:
     (copy.path / "stages/show").mkdir()
     (copy.path / "stages/show/stage.py").write_text(SHOW)

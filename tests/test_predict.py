@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import re
 import subprocess
 import sys
@@ -118,6 +119,7 @@ def test_missing_files_are_reported_in_one_line() -> None:
     assert predict("net.pkl", "table.csv", status=2).startswith("table.csv: is missing: ")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the shell of Windows has no head")
 def test_a_reader_that_stops_early_ends_the_command_quietly() -> None:
     save(Columns(features=["a"], targets=["y"]))
     parquet.write_table(pa.table({"a": np.arange(1e6)}), "table.parquet")
