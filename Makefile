@@ -1,6 +1,7 @@
 # make repro: run what is stale.  make test: run the whole suite.  make quick: run the tests that start no process of
-# the project.  make lint: check formatting, code and types.  make example: train on the example table in a separate
-# clone of what is committed, .example/.  All create .venv first if it is missing or outdated.
+# the project.  make lint: check formatting, code and types.  make check: the pipeline is current, lint, test.
+# make example: train on the example table in a separate clone of what is committed, .example/.  All create .venv first
+# if it is missing or outdated.
 PYTHON ?= python3
 
 # DVC runs the stages with the first `python` on PATH.
@@ -8,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 REQUIREMENTS := $(wildcard requirements.txt constraints.txt stages/requirements*.txt stages/*/requirements*.txt)
 
-.PHONY: repro test quick lint schema example bench
+.PHONY: repro test quick lint current check schema example bench
 
 repro: .venv/ready
 	.venv/bin/dvc repro
@@ -23,6 +24,16 @@ lint: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	@if command -v actionlint; then actionlint; fi
+
+STALE = The pipeline is stale: run `make repro`, then commit dvc.lock and data/metrics.json.
+
+current: .venv/ready
+	@.venv/bin/dvc status -q || { .venv/bin/dvc status; echo '$(STALE)' >&2; exit 1; }
+
+check: current
+	$(MAKE) lint
+	$(MAKE) test
 
 schema: .venv/ready
 	.venv/bin/python -m tools.params_schema

@@ -1,0 +1,78 @@
+"""What checks the project: `make check`, and the workflow for GitHub."""
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.utils.serialize import load_yaml
+
+from tests.conftest import PROJECT, Copy
+
+WORKFLOW: dict[str, Any] = load_yaml(str(PROJECT / ".github/workflows/ci.yml"))
+needs_make = pytest.mark.skipif(os.name == "nt" or not shutil.which("make"), reason="no make")
+
+
+def make(copy: Copy, target: str, status: int = 0) -> str:
+    """Run make in a copy, with the packages that are installed here."""
+    (copy.path / ".venv").mkdir()
+    (copy.path / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    (copy.path / ".venv/ready").touch()
+    return copy.run("make", target, status=status)
+
+
+@needs_make
+def test_a_current_pipeline_passes_without_a_word(done: Copy) -> None:
+    assert make(done, "current") == ""
+
+
+@needs_make
+@pytest.mark.parametrize("target", ["current", "check"])
+def test_a_stale_pipeline_fails_the_check_and_says_what_to_do(done: Copy, target: str) -> None:
+    done.set(plot__dpi=50)
+    told = make(done, target, status=2)
+    assert "changed deps" in told
+    assert "The pipeline is stale: run `make repro`, then commit dvc.lock and data/metrics.json.\n" in told
+    assert "ruff" not in told
+
+
+def test_the_workflow_runs_what_make_check_runs_on_the_systems_and_pythons_that_are_supported() -> None:
+    job = WORKFLOW["jobs"]["check"]
+    assert [name.split("-")[0] for name in job["strategy"]["matrix"]["os"]] == ["ubuntu", "macos", "windows"]
+    oldest, newest = job["strategy"]["matrix"]["python"]
+    assert f"Python {oldest} to {newest}" in (PROJECT / "README.md").read_text(encoding="utf-8")
+    commands = [step["run"] for step in job["steps"] if "run" in step and "if" not in step]
+    recipes = re.findall(r"\t\.venv/bin/(ruff.*|mypy|python -m pytest)\n", (PROJECT / "Makefile").read_text("utf-8"))
+    assert set(recipes) <= set(commands)
+    assert len(recipes) == 4
+
+
+def test_the_workflow_may_only_read_and_pins_what_it_uses() -> None:
+    assert WORKFLOW["permissions"] == {"contents": "read"}
+    for job in WORKFLOW["jobs"].values():
+        assert "permissions" not in job
+        for used in [step["uses"] for step in job["steps"] if "uses" in step]:
+            assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}|docker://[\w/]+:[\d.]+", used)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="this job runs on Linux only")
+def test_a_pull_request_shows_what_it_changes_in_metrics_and_params(copy: Copy) -> None:
+    metrics = json.loads(copy.read("data/metrics.json"))
+    (copy.path / "data/metrics.json").write_text(json.dumps(metrics | {"test_mse": metrics["test_mse"] + 1}))
+    copy.set(train__learning_rate=0.1)
+    copy.commit("a change")
+    script = WORKFLOW["jobs"]["compare"]["steps"][-1]["run"]
+    summary = copy.path.parent / "summary"
+    copy.run("bash", "-e", "-o", "pipefail", "-c", script, GITHUB_STEP_SUMMARY=str(summary))
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in summary.read_text().splitlines() if "|" in line
+    ]
+    assert rows[0] == ["Path", "Metric", "base", "change", "Change"]
+    assert rows[2][:2] == ["data/metrics.json", "test_mse"]
+    assert float(rows[2][4]) == 1
+    assert rows[3] == ["Path", "Param", "base", "change"]
+    assert rows[5:] == [["params.yaml", "train.learning_rate", "0.2", "0.1"]]
