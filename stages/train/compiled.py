@@ -39,6 +39,7 @@ class CompiledSteps:
         parameters = sum(each.numel() for each in net.parameters() if each.requires_grad)
         self.most_steps = min(MOST_STEPS, max(1, WORK // (self.rows * parameters)))
         self.vectors: Vectors | None = None  # once the first step has created the optimizer's state
+        self.tables: dict[int, list[Tensor]] = {}  # of `_tables`: the same in every epoch
         self._compile_and_check()
         # For a full batch the tables of as many epochs as fit in a call.
         self.full = [table.repeat(max(1, self.most_steps // self.parts), 1) for table in self._tables(self.size)]
@@ -77,6 +78,8 @@ class CompiledSteps:
 
         If a batch is computed in several micro-batches, the points are those of one batch.
         """
+        if n in self.tables:
+            return self.tables[n]
         first = torch.arange(0, n, self.rows)
         end = (first + self.rows).clamp(max=n)
         start = (end - self.rows).clamp(min=0)  # the last micro-batch begins among the points before it
@@ -84,7 +87,8 @@ class CompiledSteps:
         in_batch = end - first if self.parts == 1 else torch.full_like(first, n)
         weight = 1 / (in_batch.double() * self.batches.y.shape[1])
         steps = torch.stack([start, self.rows - (end - first), ends], 1)
-        return [steps, torch.stack([torch.zeros_like(weight), weight], 1)]
+        rates = torch.stack([torch.zeros_like(weight), weight], 1)
+        return self.tables.setdefault(n, [steps, rates])
 
     def _take(self, vectors: "Vectors", optimizer: Optimizer, tables: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
         """Take the steps in the tables with the points x and y; return the loss of each batch, (k,)."""
