@@ -4,13 +4,14 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 
 from stages import files, streams
-from stages.errors import UserError
+from stages.errors import UserError, duration
 from stages.launcher import launched_rank
 from stages.lock import alone
 
@@ -27,11 +28,13 @@ PORTABLE = {
 
 
 def run(stage: str) -> None:
-    """Read params.yaml, choose the kernels, find this process's rank, import the stage and run it.
+    """Read params.yaml, choose the kernels, find this process's rank, import the stage and run it; say what it did.
 
-    A stage module has Params and run(params), and may have finish(), which is called last.
+    A stage module has Params and run(params), which returns what it did in a few words, and may have finish(), which is
+    called last.
     Raises UserError if the stage is running already, or if what it read changed while it ran.
     """
+    began = time.monotonic()
     here = Path(__file__).parent
     stages = sorted(path.parent.name for path in here.glob("*/stage.py"))
     if stage not in stages:
@@ -49,7 +52,7 @@ def run(stage: str) -> None:
 
     module = import_module(f"stages.{stage}.stage")
     with alone(stage) if writes else nullcontext():
-        module.run(params.check("params.yaml", document, module.Params))
+        did = module.run(params.check("params.yaml", document, module.Params))
         latest = params.load("params.yaml")
         sections = [name for name in module.Params.model_fields if latest.get(name) != document.get(name)]
         if changed := [f"params.yaml: {name}" for name in sections] + changed_files():
@@ -57,6 +60,8 @@ def run(stage: str) -> None:
             raise UserError("\n".join(told))
         if writes and hasattr(module, "finish"):
             module.finish()
+    if writes and did:
+        print(f"{stage}: {did} ({duration(time.monotonic() - began)})", file=sys.stderr)
 
 
 def changed_files() -> list[str]:

@@ -5,6 +5,7 @@ noise_variance, a float, if the variance of the noise in y is known; and columns
 columns have names.
 """
 
+import math
 import re
 import warnings
 from pathlib import Path
@@ -34,6 +35,11 @@ class Dataset(NamedTuple):
     def names(self) -> Columns:
         """The names of the columns: those given, else those of `unnamed`."""
         return self.columns or unnamed(self.x.shape[1], self.y.shape[1])
+
+    def over_noise_floor(self, mse: float) -> float | None:
+        """Return a mean squared error over the noise's variance; None if that is unknown, 0 or next to 0."""
+        ratio = mse / self.noise_variance if self.noise_variance else math.inf
+        return ratio if math.isfinite(ratio) else None
 
 
 def write(path: str, dataset: Dataset) -> None:

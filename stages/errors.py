@@ -19,6 +19,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def duration(seconds: float) -> str:
+    """Return, for instance, `2.3 s`, `42 s`, `3 min 29 s` or `2 h 5 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def in_rows(count: int, rows: list[int]) -> str:
     """Return where so many rows are, of which the first are given: `first in rows 4, 17, 23`."""
     shown = ", ".join(map(str, rows[:SHOWN_ROWS]))

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,13 @@ same_bytes = pytest.mark.skipif(
 )
 links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
 posix_errors = pytest.mark.skipif(os.name == "nt", reason="Windows has other words for what is wrong with a file")
+
+
+def before_summary(output: str) -> str:
+    """Return what a stage that ended well printed before the line that says what it did: nothing, if all is quiet."""
+    *before, last = output.splitlines(keepends=True)
+    assert re.fullmatch(r"(generate|train|plot|evaluate): .* -> data/.* \([\d.]+ s\)\n", last)
+    return "".join(before)
 
 
 class Copy:

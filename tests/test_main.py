@@ -17,7 +17,7 @@ import torch
 from stages import dataset
 from stages.__main__ import message_for_user
 from stages.dataset import Dataset
-from tests.conftest import ENVIRONMENT, Copy, links
+from tests.conftest import ENVIRONMENT, Copy, before_summary, links
 
 FILES = [
     "train.pt",
@@ -81,7 +81,7 @@ def test_an_unknown_stage_is_reported(trained: Copy, words: list[str]) -> None:
 def test_the_users_own_settings_of_tqdm_change_nothing(copy: Copy) -> None:
     copy.set(train__epochs=2)
     copy.stage("generate")
-    assert copy.stage("train", TQDM_MININTERVAL="often", TQDM_DESC="mine") == ""
+    assert before_summary(copy.stage("train", TQDM_MININTERVAL="often", TQDM_DESC="mine")) == ""
 
 
 def test_a_bug_keeps_its_traceback(copy: Copy) -> None:
@@ -140,14 +140,14 @@ def test_a_broken_pipe_changes_no_exit_status(trained: Copy) -> None:
 def test_the_users_environment_changes_nothing(done: Copy, environment: dict[str, str]) -> None:
     expected = done.read("data/net.pkl")
     (done.path / "data/net.pkl").unlink()
-    assert done.stage("train", status=0, **environment) == ""
+    assert before_summary(done.stage("train", status=0, **environment)) == ""
     assert done.read("data/net.pkl") == expected
 
 
 @pytest.mark.parametrize("threads", ["0", "-1", "text", ""])
 def test_native_kernels_work_with_an_odd_number_of_threads(done: Copy, threads: str) -> None:
     done.set(kernels="native", train__epochs=2)
-    told = done.stage("train", OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
+    told = before_summary(done.stage("train", OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads))
     assert told.strip() in ("", "libgomp: Invalid value for environment variable OMP_NUM_THREADS")
 
 

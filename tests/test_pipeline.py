@@ -95,7 +95,7 @@ def test_each_folder_is_a_stage_with_params_and_run() -> None:
     for stage in STAGES:
         module = importlib.import_module(f"stages.{stage}.stage")
         assert issubclass(module.Params, StageParams)
-        assert list(inspect.signature(module.run).parameters) == ["params"]
+        assert inspect.get_annotations(module.run) == {"params": module.Params, "return": str}
 
 
 def test_no_stage_imports_from_the_folder_of_another_and_no_shared_file_from_any() -> None:

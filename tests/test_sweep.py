@@ -10,12 +10,25 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from tests.conftest import Copy
+from tools.sweep import slots
 from tools.sweep.picture import calls_for_log, sweep_axes
 from tools.sweep.summary import LEVEL, Value, best_of, gap, table
 
 
 def sweep(copy: Copy, command: str, status: int = 0) -> str:
     return copy.run("python", "-m", "tools.sweep", *command.split(), status=status)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("> python -m stages train\nthe loss is inf at epoch 2\n", "the loss is inf at epoch 2"),
+        ("> python -m stages train\n", "failed to reproduce 'train'"),
+        ("train: loss 0.1 after 2 epochs -> data/net.pkl (1.0 s)\n", "failed to reproduce 'train'"),
+    ],
+)
+def test_the_reason_is_what_a_failed_stage_said_or_else_dvc(said: str, reason: str) -> None:
+    assert slots._reason(f"Running stage 'train':\n{said}ERROR: failed to reproduce 'train'\n") == reason
 
 
 def test_a_sweep_takes_along_what_is_uncommitted_and_notices_what_changes(done: Copy) -> None:

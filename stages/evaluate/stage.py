@@ -4,7 +4,6 @@ data/net.pkl, data/net_params.pkl, data/train.pt, data/test.pt → data/metrics.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,6 @@ class Params(StageParams):
     network: Network
 
 
-def over_floor(mse: float, floor: float) -> float | None:
-    """Return a mean squared error over the noise floor; None if the floor is 0, or too small to divide by."""
-    ratio = mse / floor if floor else math.inf
-    return ratio if math.isfinite(ratio) else None
-
-
 def yardsticks(train: Dataset, test: Dataset, measured: Errors) -> dict[str, Any]:
     """Return the metrics to compare the errors measured at the test points with.
 
@@ -46,7 +39,7 @@ def yardsticks(train: Dataset, test: Dataset, measured: Errors) -> dict[str, Any
     if test.noise_variance is not None:
         return {
             "noise_floor": test.noise_variance,
-            "test_mse_over_noise_floor": over_floor(measured.overall()["mse"], test.noise_variance),
+            "test_mse_over_noise_floor": test.over_noise_floor(measured.overall()["mse"]),
         }
     targets = train.names.targets
     models = {"mean": mean_of(train.y), "least_squares": least_squares(train.x, train.y)}
@@ -55,6 +48,15 @@ def yardsticks(train: Dataset, test: Dataset, measured: Errors) -> dict[str, Any
         "targets": measured.by_target(targets),
         "baselines": {name: {**each.overall(), "targets": each.by_target(targets)} for name, each in errors.items()},
     }
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """Return the error at the test points, and what to compare it with if there is anything."""
+    error = f"test rmse {metrics['test_rmse']:.4g}"
+    if baselines := metrics.get("baselines"):
+        return f"{error}; least squares {baselines['least_squares']['rmse']:.4g}, mean {baselines['mean']['rmse']:.4g}"
+    ratio = metrics["test_mse_over_noise_floor"]
+    return error if ratio is None else f"{error}, test mse {ratio:.4g} times the noise floor"
 
 
 def check_columns(train: Dataset, test: Dataset) -> None:
@@ -67,8 +69,8 @@ def check_columns(train: Dataset, test: Dataset) -> None:
         raise UserError("data/test.pt: must have the same columns as data/train.pt, in the same order")
 
 
-def run(params: Params) -> None:
-    """Read the points and models, compare and measure, write metrics and predictions."""
+def run(params: Params) -> str:
+    """Read the points and models, compare and measure, write metrics and predictions; return the test error."""
     train, test = dataset.read("data/train.pt"), dataset.read("data/test.pt")
     check_columns(train, test)
     sizes = train.x.shape[1], params.network.hidden, train.y.shape[1]
@@ -93,3 +95,4 @@ def run(params: Params) -> None:
     shown = dataset.evenly_spread(len(test.x), max(1, TABLE_ROWS // test.y.shape[1]))
     prediction = torch.cat(list(predict(net, test.x[shown], rows)))
     write_predictions("data/predictions.csv", test.names, test.x[shown], test.y[shown], prediction)
+    return f"{summary(metrics)} -> data/metrics.json, data/predictions.csv"

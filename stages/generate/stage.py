@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stages import dataset
 from stages.dataset import Dataset
+from stages.errors import counted
 from stages.generate.curve import Curve, noise_variance, quadratic
 from stages.generate.own_table import OwnTable, points_of_table
 from stages.params import StageParams
@@ -51,9 +52,11 @@ def points_of_curve(curve: Curve) -> tuple[Dataset, Dataset]:
     return train, test
 
 
-def run(params: Params) -> None:
-    """Draw both sets of points, or read them, and write them."""
+def run(params: Params) -> str:
+    """Draw both sets of points, or read them, and write them; return how many they are."""
     source = params.generate
     train, test = points_of_curve(source) if isinstance(source, Curve) else points_of_table(source)
     dataset.write("data/train.pt", train)
     dataset.write("data/test.pt", test)
+    numbers = f"{counted(len(train.x), 'training point')}, {counted(len(test.x), 'test point')}"
+    return f"{numbers} -> data/train.pt, data/test.pt"

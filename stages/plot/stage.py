@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from stages import history
 from stages.columns import unnamed
-from stages.errors import UserError
+from stages.errors import UserError, counted
 from stages.params import Exact, Section, StageParams
 from stages.plot.data import draw_data
 from stages.plot.learning import draw_learning
@@ -69,8 +69,8 @@ def remove_others(path: Path, kept: set[Path]) -> None:
         raise UserError(f"{path}: cannot be removed: {error.strerror}: fix this, then run `dvc repro`") from error
 
 
-def run(params: Params) -> None:
-    """Read the history, draw the pictures, write them, remove those of an earlier run."""
+def run(params: Params) -> str:
+    """Read the history, draw the pictures, write them, remove those of an earlier run; return how many they are."""
     settings = params.plot
     snapshots = history.read_snapshots("data/history.npz")
     columns = snapshots.columns or unnamed(snapshots.x.shape[1], snapshots.y.shape[1])
@@ -87,3 +87,4 @@ def run(params: Params) -> None:
     write_animation("data/plots/learning.gif", animated, settings.frame_seconds)
     written = ["data/plots/data.png", "data/plots/loss.png", "data/plots/learning.gif", *learning]
     remove_others(Path("data/plots"), {path for name in written for path in (Path(name), Path(name).parent)})
+    return f"{counted(len(written), 'picture')} -> data/plots"

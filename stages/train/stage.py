@@ -19,6 +19,7 @@ from stages.train.device import choose_device
 from stages.train.record import snapshot_points
 from stages.train.rendezvous import joined
 from stages.train.settings import Train
+from stages.train.summary import summary
 from stages.train.training import train
 from stages.train.validation import hold_back
 
@@ -36,8 +37,8 @@ def in_original_units(snapshots: Snapshots, shown: Dataset, model: Tabular) -> S
     return snapshots._replace(x=shown.x.numpy(), y=shown.y.numpy(), predictions=predictions, columns=shown.columns)
 
 
-def run(params: Params) -> None:
-    """Read the points, train, write the network both ways and the record of its training."""
+def run(params: Params) -> str:
+    """Read the points, train, write the network both ways and the record of its training; return how well it went."""
     settings, style = params.train, params.network.style
     device = choose_device(settings.device)
     points, held_back = hold_back(dataset.read("data/train.pt"), settings.validation_fraction, settings.seed)
@@ -70,15 +71,17 @@ def run(params: Params) -> None:
         compiled = params.kernels == "compiled"
         record = train(net.to(device), batches, validation, settings, resumable, compiled=compiled)
     if ranks.rank > 0:
-        return
+        return ""
 
-    snapshots = record.snapshots()
+    snapshots, curves = record.snapshots(), record.curves()
     models.save_net("data/net.pkl", model.cpu())
     models.save_params("data/net_params.pkl", model)
-    history.write_losses("data/loss.csv", record.curves())
+    history.write_losses("data/loss.csv", curves)
     if isinstance(model, Tabular):
         snapshots = in_original_units(snapshots, shown, model)
     history.write_snapshots("data/history.npz", snapshots)
+    told = summary(curves, snapshots.losses[-1], settings.loss, points, model)
+    return f"{told} -> data/net.pkl, data/net_params.pkl"
 
 
 def finish() -> None:

@@ -53,10 +53,14 @@ def save(
     return net
 
 
-def evaluated(style: str = "module", hidden: int = 10) -> dict[str, Any]:
-    evaluate.run(
+def run(style: str = "module", hidden: int = 10) -> str:
+    return evaluate.run(
         evaluate.Params(kernels="portable", network=Network.model_validate({"style": style, "hidden": hidden}))
     )
+
+
+def evaluated(style: str = "module", hidden: int = 10) -> dict[str, Any]:
+    run(style, hidden)
     return json.loads(Path("data/metrics.json").read_text(encoding="utf-8"))
 
 
@@ -258,6 +262,23 @@ def test_the_yardstick_is_the_noise_floor_where_it_is_known_and_the_baselines_el
     save(noise_variance=None)
     assert floor.keys() - evaluated().keys() == {"noise_floor", "test_mse_over_noise_floor"}
     assert evaluated().keys() - floor.keys() == {"targets", "baselines"}
+
+
+def test_it_says_the_test_error_beside_what_it_is_compared_with() -> None:
+    written = " -> data/metrics.json, data/predictions.csv"
+    save()
+    told, metrics = run(), evaluated()
+    rmse, ratio = f"{metrics['test_rmse']:.4g}", f"{metrics['test_mse_over_noise_floor']:.4g}"
+    assert told == f"test rmse {rmse}, test mse {ratio} times the noise floor{written}"
+    save(noise_variance=0.0)
+    assert run() == f"test rmse {rmse}{written}"
+    save(n_feature=2, n_output=2, noise_variance=None, columns=HOUSES)
+    told, metrics = run(), evaluated()
+    network, linear, mean = (
+        each["test_rmse" if each is metrics else "rmse"]
+        for each in (metrics, metrics["baselines"]["least_squares"], metrics["baselines"]["mean"])
+    )
+    assert told == f"test rmse {network:.4g}; least squares {linear:.4g}, mean {mean:.4g}{written}"
 
 
 @pytest.mark.parametrize(("n_output", "points", "rows"), [(1, 2500, 1000), (3, 2500, 333), (1001, 2, 1)])

@@ -31,8 +31,17 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def run(**changes: Any) -> str:
+    return generate.run(generate.Params(kernels="portable", generate=Curve(**SETTINGS | changes)))
+
+
+def test_it_says_how_many_points_it_wrote() -> None:
+    assert run() == "100 training points, 50 test points -> data/train.pt, data/test.pt"
+    assert run(points=1, test_points=1) == "1 training point, 1 test point -> data/train.pt, data/test.pt"
+
+
 def generated(**changes: Any) -> tuple[bytes, bytes]:
-    generate.run(generate.Params(kernels="portable", generate=Curve(**SETTINGS | changes)))
+    run(**changes)
     return Path("data/train.pt").read_bytes(), Path("data/test.pt").read_bytes()
 
 

@@ -20,7 +20,7 @@ from stages.plot import defaults, pictures
 from stages.plot import stage as plot
 from stages.plot.data import draw_data
 from stages.plot.learning import draw_learning
-from tests.conftest import PROJECT, Copy, links
+from tests.conftest import PROJECT, Copy, before_summary, links
 from tests.plot.test_learning import snapshots
 
 RED = (255, 0, 0)
@@ -35,15 +35,16 @@ def plotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data/plots"
 
 
-def run(max_frames: int = 9, frame_seconds: float = 0.25) -> None:
+def run(max_frames: int = 9, frame_seconds: float = 0.25) -> str:
     settings = plot.Plot(dpi=50, max_frames=max_frames, frame_seconds=frame_seconds)
-    plot.run(plot.Params(kernels="portable", plot=settings))
+    return plot.run(plot.Params(kernels="portable", plot=settings))
 
 
 def test_the_pictures_are_named_after_their_epochs(plotted: Path) -> None:
     names = sorted(path.relative_to(plotted).as_posix() for path in plotted.rglob("*.*"))
     learning = [f"learning/{epoch}.png" for epoch in (0, 10, 20, 25)]
     assert names == sorted(["data.png", "loss.png", "learning.gif", *learning])
+    assert run() == f"{len(names)} pictures -> data/plots"
 
 
 def test_the_pictures_have_the_size_that_the_dpi_gives(plotted: Path) -> None:
@@ -221,7 +222,7 @@ def test_the_users_own_settings_and_fonts_of_matplotlib_change_nothing(done: Cop
     for folder in ("rc", "home/.config/matplotlib", "home/.cache/matplotlib"):
         foreign_settings(done.path / folder)
     (done.path / "matplotlibrc").write_text("figure.facecolor: black\nfont.size: 30\nno.such.key: 1\n")
-    assert done.stage("plot", **environment) == ""
+    assert before_summary(done.stage("plot", **environment)) == ""
     assert {path: path.read_bytes() for path in done.path.glob("data/plots/**/*.*")} == before
 
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import torch
 
-from tests.conftest import ENVIRONMENT, Copy
+from tests.conftest import ENVIRONMENT, Copy, before_summary
 
 pytest.importorskip("fcntl", reason="Windows has neither these signals nor named pipes")
 
@@ -157,7 +157,7 @@ def test_ctrl_c_sigterm_and_sighup_save_and_say_how_far_it_got(long: Copy, numbe
 
 def test_a_training_under_nohup_hears_no_hangup(long: Copy) -> None:
     expected = outputs(long)
-    assert interrupt(long, signal.SIGHUP, ["nohup", *PYTHON]) == ""
+    assert before_summary(interrupt(long, signal.SIGHUP, ["nohup", *PYTHON])) == ""
     assert outputs(long) == expected
 
 
@@ -188,7 +188,7 @@ def test_a_state_of_another_training_is_reported_and_left(
     if name == "code":
         path = copy.path / "stages/network.py"
         path.write_text(path.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
-    told = copy.stage("train")
+    told = before_summary(copy.stage("train"))
     message = f"the checkpoint .checkpoint/train belongs to a run with different {name}; it is replaced"
     assert told == f"Not resuming: {message}\n"
     assert not state(copy)
@@ -202,7 +202,7 @@ def test_a_damaged_state_is_reported_and_left(stopped: Copy, tmp_path: Path, dam
     path = copy.path / ".checkpoint/train"
     path.write_bytes(damage(path.read_bytes()))
     copy.set(train__epochs=1)
-    assert copy.stage("train") == "Not resuming: the checkpoint .checkpoint/train is damaged\n"
+    assert before_summary(copy.stage("train")) == "Not resuming: the checkpoint .checkpoint/train is damaged\n"
     assert not state(copy)
 
 
@@ -231,7 +231,7 @@ def test_foreign_content_under_a_right_digest_is_reported_and_left(stopped: Copy
         "nan": saved(content | {"net": {name: values * torch.nan for name, values in content["net"].items()}}),
     }
     path.write_bytes(forged[forge])
-    assert copy.stage("train") == "Not resuming: the checkpoint .checkpoint/train is damaged\n"
+    assert before_summary(copy.stage("train")) == "Not resuming: the checkpoint .checkpoint/train is damaged\n"
     assert outputs(copy) == expected
     assert not state(copy)
 
@@ -240,7 +240,7 @@ def test_a_checkpoint_that_cannot_be_written_warns_once_and_training_goes_on(lon
     expected = outputs(long)
     shutil.rmtree(long.path / ".checkpoint")
     (long.path / ".checkpoint").write_text("a file where the folder should be")
-    told = long.stage("train").splitlines()
+    told = before_summary(long.stage("train")).splitlines()
     assert told[0] == "Not resuming: the checkpoint .checkpoint/train cannot be read: Not a directory"
     assert re.fullmatch(r"Training continues without a checkpoint: .checkpoint/train: cannot be written: .*", told[1])
     assert len(told) == 2

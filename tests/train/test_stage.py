@@ -49,12 +49,15 @@ def write_points(points: int) -> None:
     generate.run(generate.Params(kernels="portable", generate=curve))
 
 
+def run(style: str = "module", standardize: bool = False, **changes: Any) -> str:
+    """Run the stage; return what it says of itself."""
+    net = Network.model_validate({"style": style, "hidden": 10, "standardize": standardize})
+    return train.run(train.Params(kernels="portable", network=net, train=Train(**SETTINGS | changes)))
+
+
 def trained(style: str = "module", **changes: Any) -> dict[str, Tensor]:
     """Run the stage; return the state dict that it models."""
-    settings = Train(**SETTINGS | changes)
-    train.run(
-        train.Params(kernels="portable", network=Network.model_validate({"style": style, "hidden": 10}), train=settings)
-    )
+    run(style, **changes)
     return torch.load("data/net_params.pkl", weights_only=True)
 
 

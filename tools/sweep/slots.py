@@ -184,4 +184,5 @@ def _reason(output: str) -> str:
     first = errors[0] if errors else len(lines)
     said = lines[first - 1] if first else ""
     own = not said or said.startswith(("> ", "Running ", "Reproducing ", "Stage "))
-    return lines[first].removeprefix("ERROR: ") if own and errors else said
+    ended_well = " -> data/" in said  # the line that a stage ends with
+    return lines[first].removeprefix("ERROR: ") if errors and (own or ended_well) else said
