@@ -5,7 +5,7 @@ lines, and through all files of a folder, which are read in the order of their n
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +25,12 @@ SEPARATORS = " (separate values by commas in a .csv file, by tabs in a .tsv file
 class Table:
     """A table whose columns can be read repeatedly; its files are watched for changes from now on.
 
+    As they are read, `advance` is called with how many more rows have been.
     Like its methods, raises UserError if a file is missing, damaged or of another kind.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, advance: Callable[[int], None] | None = None) -> None:
+        self.path, self.advance = path, advance
         with reading(path):
             files.regular(path)
             self.files = files_of(path)
@@ -109,6 +110,8 @@ class Table:
                     if len(batch):
                         yield first, {name: batch.column(raw[name]) for name in names}
                         first += len(batch)
+                        if self.advance:
+                            self.advance(len(batch))
         if first == 1:
             raise UserError(f"{self.path}: has no rows")
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,10 @@ from stages import files, network
 from stages.columns import Columns
 from stages.errors import UserError
 
+Advance = Callable[[int], None]  # is called with how many more predictions have been made
 
-def predict(net: nn.Module, x: Tensor, rows: int) -> Iterator[Tensor]:
+
+def predict(net: nn.Module, x: Tensor, rows: int, advance: Advance | None = None) -> Iterator[Tensor]:
     """Yield the predictions for x, (n, n_feature), at most `rows` rows at a time: (rows, n_output).
 
     Raises UserError if they are not finite.
@@ -23,15 +25,17 @@ def predict(net: nn.Module, x: Tensor, rows: int) -> Iterator[Tensor]:
             cure = "lower train.learning_rate, or look for extreme values in the data"
             raise UserError(f"data/net.pkl: must predict finite values, got nan or inf: {cure}")
         yield prediction
+        if advance:
+            advance(len(chunk))
 
 
-def largest_difference(net: nn.Module, twin: nn.Module, x: Tensor, rows: int) -> float:
+def largest_difference(net: nn.Module, twin: nn.Module, x: Tensor, rows: int, advance: Advance | None = None) -> float:
     """Return the largest absolute difference between the predictions of both networks for x, (n, n_feature).
 
     Raises UserError if they differ at all, even if only in the sign of a zero.
     """
     difference = 0.0
-    for prediction, other in zip(predict(net, x, rows), predict(twin, x, rows), strict=True):
+    for prediction, other in zip(*(predict(each, x, rows, advance) for each in (net, twin)), strict=True):
         if not torch.equal(prediction.view(torch.int32), other.view(torch.int32)):  # as bits: -0.0 == 0.0
             raise UserError("data/net.pkl and data/net_params.pkl predict differently: run `dvc repro --force train`")
         difference = max(difference, (prediction - other).abs().max().item())

@@ -18,6 +18,7 @@ from stages.evaluate.predictions import largest_difference, predict, write_predi
 from stages.models import Blueprint, restore_net, restore_params
 from stages.network import Network
 from stages.params import StageParams
+from stages.progress import showing
 from stages.tabular import model_columns
 
 CHUNK_VALUES = 3 << 18  # inputs, hidden and outputs, of the points predicted at a time: 3 MiB
@@ -79,10 +80,12 @@ def run(params: Params) -> str:
     twin = restore_params("data/net_params.pkl", params.network.style, blueprint)
 
     rows = max(1, CHUNK_VALUES // sum(sizes))
-    difference = largest_difference(net, twin, test.x, rows)
-    measured = errors_of(predict(net, test.x, rows), test.y)
+    with showing(3 * len(test.x) + len(train.x), "prediction") as advance:
+        difference = largest_difference(net, twin, test.x, rows, advance)
+        measured = errors_of(predict(net, test.x, rows, advance), test.y)
+        train_mse = errors_of(predict(net, train.x, rows, advance), train.y).overall()["mse"]
     metrics = {
-        "train_mse": errors_of(predict(net, train.x, rows), train.y).overall()["mse"],
+        "train_mse": train_mse,
         **{f"test_{name}": value for name, value in measured.overall().items()},
         **yardsticks(train, test, measured),
         "max_abs_difference": difference,

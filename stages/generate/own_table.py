@@ -1,6 +1,7 @@
 """Take the training and test points from the user's own table."""
 
 import re
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -89,11 +90,14 @@ class OwnTable(Section):
         return seed
 
 
-def points_of_table(settings: OwnTable) -> tuple[Dataset, Dataset]:
-    """Return the points to train on and those to test on. Raises UserError with all faults of a table."""
+def points_of_table(settings: OwnTable, advance: Callable[[int], None]) -> tuple[Dataset, Dataset]:
+    """Return the points to train on and those to test on; call `advance` with how many more rows have been read.
+
+    Raises UserError with all faults of a table.
+    """
     from stages.table import Table  # late: pyarrow takes a moment to import, which the curve does not need
 
-    table, targets = Table(settings.path), settings.targets
+    table, targets = Table(settings.path, advance), settings.targets
     features = settings.features or [name for name in table.names if name not in targets]
     table.check([*features, *targets, *settings.categories])
     if not features:
@@ -102,7 +106,7 @@ def points_of_table(settings: OwnTable) -> tuple[Dataset, Dataset]:
     pieces = list(split.in_pieces(table.rows(columns, check_rounding=True)))
     n = sum(map(len, pieces))
     if settings.test_path is not None:
-        pieces += split.in_pieces(Table(settings.test_path).rows(columns))
+        pieces += split.in_pieces(Table(settings.test_path, advance).rows(columns))
         return split.train_and_test(pieces, np.arange(sum(map(len, pieces))) >= n, columns)
     assert settings.test_fraction and settings.seed is not None  # as the schema demands
     is_test = split.choose_test_rows(settings.path, n, settings.test_fraction, settings.seed)

@@ -16,6 +16,7 @@ from stages.errors import counted
 from stages.generate.curve import Curve, noise_variance, quadratic
 from stages.generate.own_table import OwnTable, points_of_table
 from stages.params import StageParams
+from stages.progress import showing
 
 
 class Params(StageParams):
@@ -55,8 +56,11 @@ def points_of_curve(curve: Curve) -> tuple[Dataset, Dataset]:
 def run(params: Params) -> str:
     """Draw both sets of points, or read them, and write them; return how many they are."""
     source = params.generate
-    train, test = points_of_curve(source) if isinstance(source, Curve) else points_of_table(source)
-    dataset.write("data/train.pt", train)
-    dataset.write("data/test.pt", test)
+    with showing(None, "row") as advance:
+        train, test = points_of_curve(source) if isinstance(source, Curve) else points_of_table(source, advance)
+    with showing(len(train.x) + len(test.x), "point") as advance:
+        for path, points in (("data/train.pt", train), ("data/test.pt", test)):
+            dataset.write(path, points)
+            advance(len(points.x))
     numbers = f"{counted(len(train.x), 'training point')}, {counted(len(test.x), 'test point')}"
     return f"{numbers} -> data/train.pt, data/test.pt"

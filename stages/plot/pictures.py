@@ -1,6 +1,6 @@
 """Pictures as files: PNGs, and a GIF."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from PIL import Image
 
@@ -13,10 +13,13 @@ def write_picture(path: str, image: Image.Image) -> None:
         image.save(file, "PNG", compress_level=1)
 
 
-def write_each(paths: list[str], images: Iterator[Image.Image]) -> Iterator[Image.Image]:
-    """Write each image to its path, and yield it, as it is requested."""
+def write_each(
+    paths: list[str], images: Iterator[Image.Image], advance: Callable[[int], None]
+) -> Iterator[Image.Image]:
+    """Write each image to its path, call `advance(1)`, and yield the image, as it is requested."""
     for path, image in zip(paths, images, strict=True):
         write_picture(path, image)
+        advance(1)
         yield image
 
 

@@ -19,6 +19,7 @@ from stages.plot.data import draw_data
 from stages.plot.learning import draw_learning
 from stages.plot.losses import draw_losses
 from stages.plot.pictures import write_animation, write_each, write_picture
+from stages.progress import showing
 
 GIF_HUNDREDTHS = 65535  # the longest that a GIF can show a frame, in hundredths of a second
 
@@ -82,9 +83,10 @@ def run(params: Params) -> str:
     write_picture("data/plots/data.png", draw_data(snapshots.x, snapshots.y, columns, settings.dpi))
     write_picture("data/plots/loss.png", draw_losses(losses, settings.dpi))
     learning = [f"data/plots/learning/{epoch}.png" for epoch in snapshots.epochs]
-    frames = write_each(learning, draw_learning(snapshots, columns, settings.dpi))
-    animated = compress(frames, evenly_spread_mask(len(learning), settings.max_frames))
-    write_animation("data/plots/learning.gif", animated, settings.frame_seconds)
+    with showing(len(learning), "picture") as advance:
+        frames = write_each(learning, draw_learning(snapshots, columns, settings.dpi), advance)
+        animated = compress(frames, evenly_spread_mask(len(learning), settings.max_frames))
+        write_animation("data/plots/learning.gif", animated, settings.frame_seconds)
     written = ["data/plots/data.png", "data/plots/loss.png", "data/plots/learning.gif", *learning]
     remove_others(Path("data/plots"), {path for name in written for path in (Path(name), Path(name).parent)})
     return f"{counted(len(written), 'picture')} -> data/plots"

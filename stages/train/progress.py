@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from stages.progress import showing
 from stages.train.checkpoint import Checkpoint
 from stages.train.record import Record
 
@@ -18,20 +19,21 @@ INTERVAL = 0.2  # seconds
 def progress(record: Record, checkpoint: Checkpoint, **state: Any) -> Iterator[Callable[[], None]]:
     """Yield a function to call after each step; it acts only every INTERVAL seconds, or if the user asked to stop.
 
-    Rank 0 shows a progress bar if stderr is a terminal. `state` is what a checkpoint holds besides the record. A
-    checkpoint is always saved at the end of the block, after the last epoch.
+    Rank 0 shows how far the training has got. `state` is what a checkpoint holds besides the record. A checkpoint is
+    always saved at the end of the block, after the last epoch.
     Raises UserError, in the block or at its end, if a loss is not finite, or if the user asked to stop.
     """
-    hidden = checkpoint.ranks.rank > 0 or None  # None: hidden unless stderr is a terminal
-    with checkpoint.on_stop(), tqdm(total=record.epochs, unit="epoch", disable=hidden) as bar:
-        due = time.monotonic() + INTERVAL
+    hidden = checkpoint.ranks.rank > 0
+    with checkpoint.on_stop(), showing(record.epochs, "epoch", done=record.epoch, hidden=hidden) as advance:
+        epoch, due = record.epoch, time.monotonic() + INTERVAL
 
         def look(*, ended: bool = False) -> None:
-            nonlocal due
+            nonlocal epoch, due
             record.settle()
-            latest = (f"{name}={value:.4g}" for name, value in record.latest.items())
-            bar.set_postfix_str(", ".join(latest), refresh=False)
-            bar.update(record.epoch - bar.n)
+            latest = [f"step {record.steps}"] if record.steps > 1 else []
+            latest += [f"{name}={value:.4g}" for name, value in record.latest.items()]
+            advance(record.epoch - epoch, ", ".join(latest))
+            epoch = record.epoch
             checkpoint.save_if_due(record.position, ended=ended, record=record, **state)
             due = time.monotonic() + INTERVAL
 

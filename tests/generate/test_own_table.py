@@ -34,7 +34,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def points(content: str, **changes: Any) -> tuple[Dataset, Dataset]:
     Path("data/raw/t.csv").write_text(content, encoding="utf-8")
     settings = {key: value for key, value in (SETTINGS | changes).items() if value != "absent"}
-    return points_of_table(OwnTable(**settings))
+    return points_of_table(OwnTable(**settings), lambda rows: None)
 
 
 def told(content: str, **changes: Any) -> str:

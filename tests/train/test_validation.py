@@ -1,8 +1,6 @@
 """Points held back, the best weights and patience, against a plain loop."""
 
 import copy
-import io
-from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages import dataset, history, models, network, params
+from stages import dataset, history, models, network, params, progress
 from stages.dataset import Dataset
 from stages.errors import UserError
 from stages.train.batches import Batches
@@ -175,18 +173,13 @@ def test_every_way_of_training_saves_the_weights_of_the_lowest_validation_loss(c
     assert loss == pytest.approx(min(losses("validation_loss")), rel=1e-5)
 
 
-class Terminal(io.StringIO):
-    """A stderr that says it is a terminal."""
-
-    def isatty(self) -> bool:
-        return True
-
-
-def test_the_progress_bar_shows_the_validation_loss() -> None:
-    with redirect_stderr(Terminal()) as shown:
-        trained(validation_fraction=0.3)
+def test_the_progress_shows_the_validation_loss(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_AFTER", 0.0)
+    trained(validation_fraction=0.3)
     last = f"loss={losses()[-1]:.4g}, validation_loss={losses('validation_loss')[-1]:.4g}, learning_rate=0.2"
-    assert last in shown.getvalue()
+    assert capsys.readouterr().err.splitlines()[-1] == f"epoch 20 of 20, {last}"
 
 
 @pytest.mark.parametrize(
