@@ -121,7 +121,9 @@ def test_tests_mirror_stages() -> None:
         modules = {path.name for path in Path("stages", folder).glob("*.py")}
         tested = {path.name.removeprefix("test_") for path in Path("tests", folder).glob("test_*.py")}
         pages = "example experiments readme sharing trouble".split()
-        across = {".": {f"{name}.py" for name in [*pages, *"ci faults fuzz main pipeline portable sweep".split()]}}
+        across = {
+            ".": {f"{name}.py" for name in [*pages, *"ci faults fuzz main pipeline portable report sweep".split()]}
+        }
         across |= {"train": {"going_on.py"}, "plot": {"charts.py"}}
         assert tested <= modules | across.get(folder, set()), folder
 
