@@ -68,6 +68,10 @@ class Snapshot:
         self.head = git("rev-parse", "HEAD").strip()
         changed = git("status", "--porcelain", "--untracked-files=no")
         self.tree = git("stash", "create").strip() if changed else self.head  # adds a commit, and nothing else
+        identity = {key: git("config", "--get", "--default", "", key).strip() for key in ("user.name", "user.email")}
+        self.identity = {
+            key: value for key, value in identity.items() if value
+        }  # which may be set for this clone alone
         self.objects = git("rev-parse", "--path-format=absolute", "--git-path", "objects").strip()
         with Repo() as repo:
             self.config = repo.config.read("local")
@@ -97,6 +101,8 @@ class Slot:
         """Make the clone, if there is none yet, and all its tracked files those of the snapshot."""
         self.path.mkdir(exist_ok=True)
         git("init", "--quiet", folder=self.path)
+        for key, value in self.snapshot.identity.items():
+            git("config", key, value, folder=self.path)
         objects = self.path / ".git/objects/info/alternates"  # read in place, not copied
         objects.write_text(f"{self.snapshot.objects}\n", encoding="utf-8")
         git("checkout", "--quiet", "--force", "--detach", self.snapshot.head, folder=self.path)
