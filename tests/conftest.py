@@ -18,6 +18,7 @@ from tests.forks import Running
 PROJECT = Path(__file__).parent.parent
 LESSON = PROJECT / "tests/params.yaml"  # what the tests run with, however the user has edited the project's
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+IDENTITY = ["user.name=test", "user.email=test@example.com"]
 LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # no library reads them as it loads
 
 same_bytes = pytest.mark.skipif(
@@ -46,6 +47,8 @@ class Copy:
                 (path / name).write_bytes((PROJECT / name).read_bytes())
         shutil.copy(LESSON, path / "params.yaml")
         self.run("git", "init", "-q")
+        for setting in IDENTITY:
+            self.run("git", "config", *setting.split("="))
         self.commit("start")
 
     def twin(self, path: Path) -> "Copy":
@@ -79,8 +82,7 @@ class Copy:
 
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
-        identity = "-c user.name=test -c user.email=test@example.com".split()
-        self.run("git", *identity, "commit", "-q", "--allow-empty", "-m", message)
+        self.run("git", "commit", "-q", "--allow-empty", "-m", message)
 
     def set(self, **values: Any) -> None:
         """Change params: `set(train__epochs=3)`."""

@@ -55,8 +55,6 @@ def cut_off(copy: Copy, command: str) -> None:
 
 
 def test_each_command_of_the_page_prints_what_the_page_shows(copy: Copy) -> None:
-    copy.run("git", "config", "user.name", "test")
-    copy.run("git", "config", "user.email", "test@example.com")
     try:
         for command, shown in blocks():
             swept = command.startswith("python -m tools.sweep")

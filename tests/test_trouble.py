@@ -34,12 +34,6 @@ def follow(section: str, copy: Copy) -> list[str]:
     return outputs
 
 
-def introduce(copy: Copy) -> None:
-    """Tell git who commits."""
-    copy.run("git", "config", "user.name", "Ada")
-    copy.run("git", "config", "user.email", "ada@example.com")
-
-
 def test_after_a_failed_stage_the_last_commit_comes_back(done: Copy) -> None:
     done.set(train__learning_rate=1e9)
     told = done.run("dvc", "repro", status=255)
@@ -57,7 +51,6 @@ def test_without_the_environment_dvc_and_the_modules_are_missing(trained: Copy) 
 
 
 def test_a_merge_conflict_in_dvc_lock_is_resolved_by_dvc_repro(done: Copy) -> None:
-    introduce(done)
     done.run("git", "checkout", "-q", "-b", "other")
     done.set(plot__dpi=30)
     done.repro("plot")
@@ -128,7 +121,6 @@ def test_a_moved_project_needs_only_a_new_environment(trained: Copy, tmp_path: P
     (copy.path / ".venv/bin/dvc").write_text(f"#!{copy.path}/.venv/bin/python\n")  # as pip writes it
     (copy.path / ".venv/bin/dvc").chmod(0o755)
     (copy.path / ".venv/ready").touch()
-    introduce(copy)
     copy.run("git", "remote", "add", "origin", "https://git.example.com/old/project.git")
     copy.run("dvc", "remote", "add", "--default", "storage", "/mnt/old/project")
     copy.path = copy.path.rename(tmp_path / "new")
