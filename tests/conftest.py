@@ -57,6 +57,17 @@ class Copy:
         twin.path = Path(shutil.copytree(self.path, path, dirs_exist_ok=True, symlinks=True))
         return twin
 
+    def link_environment(self) -> None:
+        """Give the copy a `.venv` with what is installed here, newer than the requirements: make leaves it as it is.
+
+        Each entry is a link, not the folder: `python -m venv --clear .venv` would empty the folder behind a link.
+        """
+        (self.path / ".venv").mkdir()
+        for entry in Path(sys.prefix).iterdir():
+            if entry.name != "ready":
+                (self.path / ".venv" / entry.name).symlink_to(entry)
+        (self.path / ".venv/ready").touch()
+
     def start(self, *command: str, **environment: str) -> Running:
         """Start a command in the copy, its stdout and stderr in one, in a fork where that makes no difference."""
         as_loaded = LAUNCHED.issuperset(environment) and b"\nkernels: portable" in self.read("params.yaml")
