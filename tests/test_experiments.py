@@ -1,38 +1,15 @@
 """docs/experiments.md shows what its commands print, run in order in a fresh clone."""
 
-import platform
 import re
 import subprocess
-import sys
 import time
 
 import psutil
 
 from tests.conftest import ENVIRONMENT, PROJECT, Copy
+from tests.markdown import commands, missing
 
-PAGE = (PROJECT / "docs/experiments.md").read_text(encoding="utf-8")
-SAME_BITS = (sys.platform, platform.machine()) == ("linux", "x86_64")  # as on the machine that wrote the page
-
-
-def blocks() -> list[tuple[str, list[str]]]:
-    """Return each command of the page, and the lines that the page shows below it."""
-    found: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                found.append((line[2:].partition("  #")[0], []))
-            else:
-                found[-1][1].append(line)
-    return found
-
-
-def bare(line: str) -> str:
-    """Return a line without what differs from run to run: hashes, times, how a run got its number."""
-    line = re.sub(r"\b[0-9a-f]{7,8}\b", "HASH", line)
-    line = re.sub(r"\d\d:\d\d [AP]M|\(\d+\.\d s\)|\(found\)|^\[\d+/", "", line)
-    line = re.sub(r"\b(main|master)\b", "BRANCH", line)
-    line = line if SAME_BITS else re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", line)
-    return " ".join(line.split())
+PAGE = PROJECT / "docs/experiments.md"
 
 
 def wait_for_the_queue(copy: Copy) -> None:
@@ -56,16 +33,15 @@ def cut_off(copy: Copy, command: str) -> None:
 
 def test_each_command_of_the_page_prints_what_the_page_shows(copy: Copy) -> None:
     try:
-        for command, shown in blocks():
-            swept = command.startswith("python -m tools.sweep")
+        for command in commands(PAGE):
+            swept = command.text.startswith("python -m tools.sweep")
             if swept:
                 before = copy.run("git", "status", "--porcelain"), copy.read("params.yaml"), copy.read("data/net.pkl")
-                cut_off(copy, command)
-            printed = copy.run("bash", "-c", command, COLUMNS="120")
-            lines = list(map(bare, printed.splitlines()))
-            for line in map(bare, shown):
-                assert line == "…" or line in lines, f"{command}: {line!r} is not in\n{printed}"
-            if "queue start" in command:
+                cut_off(copy, command.text)
+            printed = copy.run("bash", "-c", command.text, COLUMNS="120")
+            told = missing(command, printed, any_order=swept)  # two runs at a time
+            assert not told, told
+            if "queue start" in command.text:
                 wait_for_the_queue(copy)
             if swept:
                 assert 1 <= printed.count("(found)") < 4
@@ -77,5 +53,5 @@ def test_each_command_of_the_page_prints_what_the_page_shows(copy: Copy) -> None
 
 
 def test_every_command_of_the_page_shows_output_or_is_a_commit() -> None:
-    for command, shown in blocks():
-        assert shown or command.startswith("git commit")
+    for command in commands(PAGE):
+        assert command.shown or command.text.startswith("git commit")

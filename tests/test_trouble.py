@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT, Copy
-from tests.markdown import commands
+from tests.markdown import blocks, commands, missing
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the page shows the commands of a POSIX shell")
 PAGE = PROJECT / "docs/trouble.md"
@@ -18,8 +18,10 @@ PAGE = PROJECT / "docs/trouble.md"
 
 def told_as_on_the_page(section: str, output: str) -> bool:
     """Return whether an output has a line of those that the page quotes below a heading, whatever its paths."""
-    text = PAGE.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
-    quoted = text.split("```\n")[1].splitlines() if "```\n" in text else re.findall(r"(?m)^\| `(.+?)` \|", text)
+    quoted = [line for block in blocks(PAGE, "") if block.section == section for line in block.text.splitlines()]
+    if not quoted:
+        text = PAGE.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
+        quoted = re.findall(r"(?m)^\| `(.+?)` \|", text)
     return any(re.search(re.escape(line).replace("…", ".*"), output) for line in quoted)
 
 
@@ -30,7 +32,8 @@ def follow(section: str, copy: Copy) -> list[str]:
     outputs = []
     for each in found:
         outputs.append(copy.run("bash", "-c", each.text))
-        assert " ".join(each.shown.split()) in " ".join(outputs[-1].split())
+        absent = missing(each, outputs[-1])
+        assert not absent, absent
     return outputs
 
 
