@@ -12,11 +12,12 @@ from benchmarks.process import PROJECT
 from benchmarks.project import Copy
 from benchmarks.report import Quantities, Section, duration, interleaved, table
 
-TORCH = ["torch", "pydantic", "ruamel.yaml"]
+COMMON = ["pydantic", "ruamel.yaml", "tqdm"]
+TORCH = ["torch", *COMMON]
 IMPORTS = {
     "generate": TORCH,
-    "train": [*TORCH, "tqdm"],
-    "plot": ["matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.Image", "numpy", "pydantic", "ruamel.yaml"],
+    "train": TORCH,
+    "plot": ["matplotlib.figure", "matplotlib.backends.backend_agg", "PIL.Image", "numpy", *COMMON],
     "evaluate": TORCH,
 }
 PICTURES = 24  # in data/plots
