@@ -11,9 +11,8 @@ from typing import Any
 import aiohttp
 
 CHROMIUM = shutil.which("chromium")
-DRAWN = (
-    "[...document.querySelectorAll('.chart')].every(chart => chart.querySelector('svg .mark-line, svg .mark-symbol'))"
-)
+MARKS = ".role-mark.mark-line path, .role-mark.mark-symbol path"  # that Vega draws
+DRAWN = f"[...document.querySelectorAll('.chart')].every(chart => chart.querySelector('{MARKS}'))"
 FAILURES = ("Network.loadingFailed", "Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
 
 
@@ -51,28 +50,27 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
         await self.call("Page.navigate", url=path.as_uri())
-        drawn = (
-            "[...document.querySelectorAll('.chart')].every(each => each.querySelector('svg .mark-symbol, svg path'))"
-        )
         for _ in range(300):
-            if await self.value(f"document.readyState === 'complete' && {drawn}"):
+            if await self.value(f"document.readyState === 'complete' && {DRAWN}"):
                 return
             await asyncio.sleep(0.1)
         raise TimeoutError(f"{path} is not drawn: {self.failures}")
 
 
-async def _visit(visit: Any) -> Any:
+async def _visited(script: Any) -> Any:
     with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run"]
         network = ["--proxy-server=127.0.0.1:9", "--disable-background-networking", f"--user-data-dir={profile}"]
         process = subprocess.Popen([str(CHROMIUM), *options, *network], stderr=subprocess.DEVNULL)
         try:
-            told = Path(profile, "DevToolsActivePort")
+            port_file = Path(profile, "DevToolsActivePort")
             for _ in range(300):
-                if told.exists() and len(told.read_text().splitlines()) == 2:
+                if port_file.exists() and len(port_file.read_text().splitlines()) == 2:
                     break
                 await asyncio.sleep(0.1)
-            port, address = told.read_text().splitlines()
+            else:
+                raise TimeoutError("Chromium has not opened its DevTools port")
+            port, address = port_file.read_text().splitlines()
             address = f"ws://127.0.0.1:{port}{address}"
             async with aiohttp.ClientSession() as client, client.ws_connect(address, max_msg_size=0) as socket:
                 page = Page(socket)
@@ -83,12 +81,12 @@ async def _visit(visit: Any) -> Any:
                     await page.call(f"{domain}.enable")
                 speeds = {"latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
                 await page.call("Network.emulateNetworkConditions", offline=True, **speeds)
-                return await visit(page)
+                return await script(page)
         finally:
             process.kill()
             process.wait()
 
 
-def visit(visit: Any) -> Any:
-    """Return what the coroutine function `visit` returns for a page of a new browser."""
-    return asyncio.run(_visit(visit))
+def visit(script: Any) -> Any:
+    """Return what a coroutine function returns for a page of a new browser."""
+    return asyncio.run(_visited(script))

@@ -4,20 +4,20 @@ from typing import Any
 
 import pytest
 
-from tests.browser import CHROMIUM, Page, visit
+from tests.browser import CHROMIUM, MARKS, Page, visit
 from tests.conftest import PROJECT, Copy
 
-MARKS = "[...document.querySelectorAll('.chart')].map(chart => chart.querySelectorAll('[class*=mark-] path').length)"
+COUNTS = f"[...document.querySelectorAll('.chart')].map(chart => chart.querySelectorAll('{MARKS}').length)"
 SHOWN = "[...document.querySelectorAll('[data-epoch]')].filter(each => !each.hidden).map(each => each.dataset.epoch)"
 SLIDE = (
     "((slider) => {{ slider.value = {}; slider.dispatchEvent(new Event('input')) }})(document.querySelector('input'))"
 )
 LOADED = "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
 FITS = "document.documentElement.scrollWidth <= innerWidth"
-browser = pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reason="needs chromium")
+needs_chromium = pytest.mark.skipif(not CHROMIUM and not os.environ.get("CI"), reason="needs chromium")
 
 
-@browser
+@needs_chromium
 def test_the_report_opens_without_network(done: Copy) -> None:
     assert done.run("python", "-m", "tools.report").startswith("report.html: ")
 
@@ -29,7 +29,7 @@ def test_the_report_opens_without_network(done: Copy) -> None:
             await page.value(SLIDE.format(3))
             after, label = await page.value(SHOWN), await page.value("document.querySelector('output').value")
             seen.append((before, after, label, await page.value(LOADED), await page.value(FITS)))
-            assert all(marks > 0 for marks in await page.value(MARKS))
+            assert all(marks > 0 for marks in await page.value(COUNTS))
         text = await page.value("document.body.innerText")
         return seen, text, page.failures
 
@@ -41,7 +41,7 @@ def test_the_report_opens_without_network(done: Copy) -> None:
     assert "test_rmse" in text and "0.064442" in text and "learning_rate" in text
 
 
-@browser
+@needs_chromium
 def test_the_report_compares_with_another_revision_and_shows_a_table(done: Copy) -> None:
     example = (PROJECT / "examples/auto-mpg/params.yaml").read_text(encoding="utf-8")
     done.commit("lesson")
@@ -52,7 +52,7 @@ def test_the_report_compares_with_another_revision_and_shows_a_table(done: Copy)
     async def look(page: Page) -> Any:
         await page.open(done.path / "compared.html", 1280)
         revisions = await page.value("[...document.querySelectorAll('.revisions .revision')].map(e => e.textContent)")
-        return revisions, await page.value(MARKS), await page.value("document.body.innerText"), page.failures
+        return revisions, await page.value(COUNTS), await page.value("document.body.innerText"), page.failures
 
     revisions, marks, text, failures = visit(look)
     assert failures == []

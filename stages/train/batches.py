@@ -55,9 +55,9 @@ class Batches:
                 yield self.share(x, y)
 
     def picks(self, size: int, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the points of the batches of an epoch, shuffled, but for the first `skip` batches of that size.
+        """Yield the points of an epoch, shuffled, without the first `skip` batches of that size.
 
-        Picking many small batches at once is faster: together about as many points as a micro-batch has.
+        Each item holds as many whole batches as fit a micro-batch, but at least one: picking them at once is faster.
         """
         generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
         order = torch.randperm(len(self.x), generator=generator).to(self.x.device)

@@ -17,11 +17,11 @@ from stages.train.loop import descend
 from stages.train.parallel import on_all_ranks
 
 OPTIMIZERS = ["ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"]
-MOST_STEPS = 4096  # in a call; of micro-batches, if a batch is computed in several
+MOST_STEPS = 4096  # in a call of the library; micro-batches, if a batch has several
 WORK = 1 << 30  # points times parameters in a call, at most: about a tenth of a second
-CHECKED = 8  # steps are compared with eager ones
-TOLERANCE = 0.01  # by which they may differ, of the distance that they go; rounding makes a thousandth of that
-ROUNDING = 1e-6  # of the parameters
+CHECKED_STEPS = 8  # compared with eager ones before the training
+TOLERANCE = 0.01  # of the distance that they travel; rounding causes about a thousandth of this difference
+ROUNDING = 1e-6  # of the norm of the parameters, allowed besides
 
 
 class CompiledSteps:
@@ -47,9 +47,9 @@ class CompiledSteps:
     def descend(self, epoch: int, skip: int, epochs: int) -> Iterator[tuple[Tensor, float, int]]:
         """Take the steps of an epoch, of which `skip` are taken; with a full batch, those of up to `epochs` epochs.
 
-        Yield for the steps of each call their mean loss, a scalar, which share of an epoch they are, and how many; if
-        they are epochs of one step each, the losses of all, (k,). The very first step is eager: it creates the
-        optimizer's state.
+        Yield for each group of steps their mean loss, a scalar, the share of the epoch that they are, and their number.
+        With a full batch a group is k whole epochs: the loss is then that of each, (k,), and the share and the number
+        are those of one epoch. The very first step is eager: it creates the optimizer's state.
         """
         batches, n = self.batches, len(self.batches.x)
         if epoch == skip == 0:
@@ -74,9 +74,9 @@ class CompiledSteps:
             parameter.data = parameter.data.clone()
 
     def _tables(self, n: int) -> list[Tensor]:
-        """Return the steps and rates of compiled_loop.py for n points, in batches of `size` but the last.
+        """Return the tables `steps` and `rates` of compiled_loop.py for n points, in batches of `size`.
 
-        If a batch is computed in several micro-batches, the points are those of one batch.
+        The last batch may be smaller. If a batch has several micro-batches, the n points are one batch.
         """
         if n in self.tables:
             return self.tables[n]
@@ -121,7 +121,7 @@ class CompiledSteps:
         x, y = self.batches.x, self.batches.y
         if self.batches.size:
             x, y = next(self.batches.picks(self.batches.size, 0, 0))
-        points = list(islice(cycle(zip(x.split(few), y.split(few), strict=True)), CHECKED + 1))
+        points = list(islice(cycle(zip(x.split(few), y.split(few), strict=True)), CHECKED_STEPS + 1))
         batches = [self.batches.share(*some) for some in points]
 
         net, optimizer = copy.deepcopy((self.net, self.optimizer))
@@ -141,14 +141,14 @@ class CompiledSteps:
         expected = Vectors(eager, eager_optimizer).parameters
         allowed = TOLERANCE * (expected - start).norm() + ROUNDING * start.norm()
         fit = (vectors.parameters - expected).norm() <= allowed and losses.allclose(expected_losses, rtol=TOLERANCE)
-        if expected.isfinite().all() and not fit:  # a loss that is not finite is reported as of any training
+        if expected.isfinite().all() and not fit:  # a loss that is not finite is reported later, as in any training
             raise UserError(
                 f"params.yaml: kernels: compiled steps of {recipe.optimizer} differ from eager ones: use native"
             )
 
 
 class Vectors:
-    """The parameters that learn and each entry of the optimizer's state, as vectors of which they become views.
+    """Vectors of the parameters that learn and of each entry of the optimizer's state, which become views of them.
 
     What the optimizer keeps as a scalar for each parameter, such as the number of steps, becomes one scalar for all.
     """

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from stages.train.library import Recipe
 
-BRANCHING = ("ASGD", "RAdam", "Rprop")  # they branch on a number that changes, unless told that they are compiled
+BRANCHING = ("ASGD", "RAdam", "Rprop")  # these branch in Python on a number that changes, except under torch.compile
 aten = torch.ops.aten
 
 
@@ -56,7 +56,7 @@ def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
         own = optimizer.state[parameters]
         for name, each in zip(recipe.state, state, strict=True):
             own[name] = each.clone() if each.dim() else each.double()  # as precise as Python's numbers
-        with torch.no_grad(), _Scalars(), _told_that_it_is_compiled(recipe.optimizer in BRANCHING):
+        with torch.no_grad(), _Scalars(), _is_compiling(recipe.optimizer in BRANCHING):
             _undecorated(type(optimizer).step)(optimizer)
         return [parameters, *(own[name].to(each.dtype) for name, each in zip(recipe.state, state, strict=True))]
 
@@ -74,9 +74,9 @@ def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
         rate, weight = aten.select.int(rates, 0, now).unbind()
         first = _number(start)
         some_x, some_y = (_rows(each, first, rows) for each in (x, y))
-        counts = torch.arange(rows, dtype=torch.int32)[:, None] >= left_out.int()  # (rows, 1)
-        weights = torch.where(counts, weight.float(), 0.0)
-        parameters = values[0] if products else _spread(values[0])
+        included = torch.arange(rows, dtype=torch.int32)[:, None] >= left_out.int()  # (rows, 1)
+        weights = torch.where(included, weight.float(), 0.0)
+        parameters = values[0] if products else _spread(values[0])  # without products, all is elementwise
         parts = zip(parameters.split(sizes), learning.values(), strict=True)
         shaped = [part.reshape(each.shape) for part, each in parts]
 
@@ -128,8 +128,8 @@ class _Scalars(TorchFunctionMode):
 
 
 @contextmanager
-def _told_that_it_is_compiled(told: bool) -> Iterator[None]:
-    before, torch.compiler._is_compiling_flag = torch.compiler._is_compiling_flag, told
+def _is_compiling(flag: bool) -> Iterator[None]:
+    before, torch.compiler._is_compiling_flag = torch.compiler._is_compiling_flag, flag
     try:
         yield
     finally:
@@ -143,6 +143,7 @@ def _undecorated(function: Any) -> Any:
 
 
 def _number(scalar: Tensor) -> Any:
+    """Return a tensor's value as a symbolic integer, with the bounds that the exporter needs."""
     number = aten._local_scalar_dense.default(scalar)
     torch._check(number >= 0)
     torch._check(number < 1 << 40)
@@ -158,7 +159,7 @@ def _rows(values: Tensor, first: Any, rows: int) -> Tensor:
 def _spread(vector: Tensor) -> Tensor:
     """Return the vector with gaps in memory.
 
-    The compiler vectorizes over what is contiguous: without the gaps over a few neurons, with them over the points.
+    The compiler vectorizes over the contiguous dimension. The gaps make it choose the points, not the few neurons.
     """
     twice = vector[:, None].expand(-1, 2).clone(memory_format=torch.contiguous_format)
     return aten.as_strided.default(twice, vector.shape, (2,))

@@ -69,7 +69,7 @@ class LeanLoop(CppWrapperCpu):
         return super().make_free_by_names([name for name in names_to_del if name not in self.kept])
 
 
-def compiled(recipe: Recipe, threads: int, folder: str) -> str:
+def compile_loop(recipe: Recipe, threads: int, folder: str) -> str:
     """Compile the recipe's loop for that many threads, in a folder; return the path of the library in it."""
     torch.set_num_threads(threads)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder

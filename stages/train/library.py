@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,7 +22,7 @@ from stages.train.fingerprint import processor_model
 from stages.train.progress import compiling
 
 FOLDER = platformdirs.user_cache_path("reproducible-training")
-KEPT = 50  # libraries, those used last: 1.6 MB each
+KEPT = 50  # libraries, those used last, of 1.6 MB each
 COMPILERS = {"darwin": "clang++", "win32": "cl"}  # and g++ elsewhere
 PACKAGES = "the package g++ (Debian, Ubuntu), gcc-c++ (Fedora) or the command line tools of Xcode (macOS)"
 
@@ -60,24 +61,26 @@ def load(recipe: Recipe) -> Callable[[list[Tensor]], object]:
             needs = f"needs the C++ compiler {_compiler()}: install {PACKAGES}, or use native"
             raise UserError(f"params.yaml: kernels: compiled {needs}")
         with TemporaryDirectory() as work:
-            made = Path(_compiled(recipe, work))
+            made = Path(_compiled_in_a_process(recipe, work))
             with files.writing(str(path)) as file:
                 file.write(made.read_bytes())
-    path.touch()
-    for old in sorted(FOLDER.glob("*.so"), key=lambda each: each.stat().st_mtime)[:-KEPT]:
-        old.unlink(missing_ok=True)
-    return torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
+    loop = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
+    with suppress(FileNotFoundError):  # another training deletes old ones, too
+        os.utime(path)
+        for old in sorted(FOLDER.glob("*.so"), key=lambda each: each.stat().st_mtime)[:-KEPT]:
+            old.unlink()
+    return loop
 
 
 def _compiler() -> str:
     return os.environ.get("CXX") or COMPILERS.get(sys.platform, "g++")
 
 
-def _compiled(recipe: Recipe, folder: str) -> str:
+def _compiled_in_a_process(recipe: Recipe, folder: str) -> str:
     """Compile in a process of its own: it takes 400 MB, and prints what nobody needs to read."""
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_compile, args=(sender, recipe, torch.get_num_threads(), folder), daemon=True)
+    process = context.Process(target=_process, args=(sender, recipe, torch.get_num_threads(), folder), daemon=True)
     process.start()
     sender.close()
     try:
@@ -96,13 +99,13 @@ def _compiled(recipe: Recipe, folder: str) -> str:
     return str(made)
 
 
-def _compile(sender: Connection, recipe: Recipe, threads: int, folder: str) -> None:
+def _process(sender: Connection, recipe: Recipe, threads: int, folder: str) -> None:
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
     try:
-        from stages.train.inductor import compiled
+        from stages.train.inductor import compile_loop
 
-        sender.send((compiled(recipe, threads, folder), ""))
+        sender.send((compile_loop(recipe, threads, folder), ""))
     except Exception as error:  # whatever torch's compiler and the C++ compiler stumble over
         sender.send(("", printable(one_line(error))))

@@ -24,8 +24,8 @@ def backpropagate(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Ten
 def descend(optimizer: Optimizer, batches: Iterable[Batch], everywhere: Everywhere) -> Iterator[tuple[Batch, Any]]:
     """Take a step for each batch; yield the batch and its mean loss before the step, a scalar tensor on the device.
 
-    everywhere(backpropagate, batch) calls backpropagate for each part of the batch, in whichever process.
-    Together these calls leave the gradient of the batch's mean loss in the network, and their sum is that mean loss.
+    everywhere(backpropagate, batch) calls backpropagate for each micro-batch of the batch, on every rank. Together the
+    calls leave the gradient of the batch's mean loss in the network; it returns that mean loss.
     """
     for batch in batches:
 

@@ -51,6 +51,6 @@ def compiling() -> Iterator[Callable[[], None]]:
     with tqdm(desc="compiling…", bar_format="{desc} {elapsed}", leave=False, disable=None) as bar:
         if bar.disable:
             tqdm.write(
-                "Compiling the training, about twenty seconds; the next one like it needs no compiling", sys.stderr
+                "Compiling the training takes about twenty seconds; later ones like it need no compiling", sys.stderr
             )
         yield bar.refresh

@@ -28,7 +28,7 @@ def train(
     *,
     compiled: bool = False,
 ) -> Record:
-    """Train the network in place and return how it learned; with compiled steps, or eager ones.
+    """Train the network in place, with compiled steps or eager ones, and return how it learned.
 
     If points are held back, the network ends with the weights that had the lowest loss there.
     Raises UserError if the layers, the optimizer or the schedule cannot train as set, a loss is not finite, or the user
@@ -43,7 +43,7 @@ def train(
     with enough_cores(net, batches):
         steps = None
         if compiled:
-            from stages.train.compiled import CompiledSteps  # late: nobody else pays for it
+            from stages.train.compiled import CompiledSteps  # here, since only this training needs what it imports
 
             steps = CompiledSteps(net, optimizer, loss_function, batches)
         checkpoint.restore(**training.state())
@@ -107,9 +107,9 @@ def prepare(
     net: nn.Module, batches: Batches, held_back: Batches | None, settings: Train, loss_function: nn.Module
 ) -> Training:
     """Return what the training starts from, after a rehearsal of the optimizer and the schedule on a copy."""
-    recipe = settings.optimizer, net, settings.learning_rate, settings.optimizer_options.given()
-    spare = rehearse(*recipe, loss_function, batches.x[:2], batches.y[:2])
-    optimizer = new_optimizer(*recipe)
+    arguments = settings.optimizer, net, settings.learning_rate, settings.optimizer_options.given()
+    spare = rehearse(*arguments, loss_function, batches.x[:2], batches.y[:2])
+    optimizer = new_optimizer(*arguments)
     record = Record(batches.x, batches.y, settings.epochs, settings.snapshot_every)
     schedule = validation = None
     if settings.schedule:

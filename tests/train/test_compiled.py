@@ -282,7 +282,7 @@ def test_a_training_is_compiled_once_and_learns_what_a_native_one_does(trained: 
         "train", status=2, CXX="false", XDG_CACHE_HOME=str(tmp_path / "cache")
     )
     told = copy.stage("train", XDG_CACHE_HOME=str(tmp_path / "cache"))
-    line = "Compiling the training, about twenty seconds; the next one like it needs no compiling\n"
+    line = "Compiling the training takes about twenty seconds; later ones like it need no compiling\n"
     assert before_summary(told) == line
     ours, bits = losses(), copy.read("data/net.pkl")
     copy.stage("evaluate")
