@@ -1,0 +1,47 @@
+"""docs/tutorial.md: its commands run, in order, and print what the page says; it shows the picture that they draw."""
+
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.conftest import PROJECT, Copy
+from tests.markdown import blocks
+
+PAGE = PROJECT / "docs/tutorial.md"
+SAID = {  # what the text says of the output of a section's commands, and that output
+    "1. Data": {"(100, 1)": "torch.Size([100, 1]) torch.Size([100, 1])", "0.0990": "tensor(0.0990)"},
+    "2. The network, in both styles": {"True 31": "True 31"},
+    "5. Saving, both ways": {
+        "3357 and 2461 bytes": r"3357 data/net.pkl",
+        "`hidden.weight` to\n`predict.bias`": "{'hidden.weight': (10, 1), ",
+        "stages.network.Net": "stages.network.Net",
+    },
+    "6. Restoring, both ways, and comparing": {
+        "`max_abs_difference` is 0.0": '"max_abs_difference": 0.0',
+        "`module True` and `sequential True`": "module True\nsequential True\n",
+    },
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the page shows the commands of a POSIX shell")
+def test_the_commands_print_what_the_page_says(done: Copy) -> None:
+    text, printed = PAGE.read_text(encoding="utf-8"), dict.fromkeys(SAID, "")
+    for section, _, code in blocks(PAGE, "sh"):
+        told = done.run("bash", "-e", "-c", code)
+        for line in re.findall(r"^# (.+)", code, re.MULTILINE):
+            assert line in told.splitlines()
+        printed[section] = printed.get(section, "") + told
+    for section, said in SAID.items():
+        for words, output in said.items():
+            assert words in text.split(f"\n## {section}\n")[1].split("\n## ")[0]
+            assert output in printed[section]
+    assert done.run("git", "status", "--porcelain") == ""
+    drawn, shown = (
+        np.asarray(Image.open(path).convert("RGB"), float)
+        for path in (done.path / "restored.png", PROJECT / "docs/restored.png")
+    )
+    assert drawn.shape == shown.shape
+    assert abs(drawn - shown).mean() < 2  # of 255: the same picture, in whatever font
