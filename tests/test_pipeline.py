@@ -120,7 +120,7 @@ def test_tests_mirror_stages() -> None:
     for folder in [".", *STAGES]:
         modules = {path.name for path in Path("stages", folder).glob("*.py")}
         tested = {path.name.removeprefix("test_") for path in Path("tests", folder).glob("test_*.py")}
-        pages = "example experiments readme sharing trouble tutorial".split()
+        pages = "example experiments readme sharing translations trouble tutorial".split()
         across = {
             ".": {f"{name}.py" for name in [*pages, *"ci faults fuzz main pipeline portable report sweep".split()]}
         }
