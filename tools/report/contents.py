@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The params or metrics of one section, by its name, without it in theirs; "" for those that are in none."""
+    """The params or metrics of one section, whose name theirs leave out; "" for those outside any section."""
 
     name: str
     rows: list[Row]
@@ -105,7 +105,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that a report shows. `revisions` are the other one, if there is one, and the workspace, and their commits."""
+    """All that a report shows. `revisions` are the other one, if any, and the workspace, each with its commit."""
 
     revisions: dict[str, str]
     stages: list[Stage]
@@ -153,11 +153,20 @@ def _commit(repo: Repo, rev: str) -> str:
 
 def _refuse(revision: str, failures: dict[str, Exception] | Exception) -> NoReturn:
     """Raise UserError for what DVC could not read of a revision: some files, or all of it."""
-    what = ", ".join(failures) if isinstance(failures, dict) else one_line(failures)
+    if not isinstance(failures, dict):
+        raise UserError(f"{printable(revision)}: cannot be read: {one_line(failures)}")
+    damaged = [f"{path}: cannot be read: {one_line(each)}" for path, each in failures.items() if not _missing(each)]
+    if damaged:
+        raise UserError("\n".join(damaged))
+    what = ", ".join(failures)
     if revision == WORKSPACE:
         raise UserError(f"{what}: missing: run `dvc repro`, or `dvc pull` if a remote has the outputs")
     cure = "run `dvc fetch --all-commits` if a remote has it, or check out that revision and run `dvc repro`"
     raise UserError(f"{what}: missing in the cache for {printable(revision)}: {cure}")
+
+
+def _missing(failure: Exception) -> bool:
+    return isinstance(failure, FileNotFoundError) or isinstance(failure.__cause__, FileNotFoundError)
 
 
 def _groups(show: Callable[..., dict[str, Any]], revisions: list[str]) -> list[Group]:

@@ -56,7 +56,7 @@ def plan(project: Path, key: str, values: Sequence[str], seed_key: str, seeds: S
 
 
 def fingerprint(project: Path) -> str:
-    """Return a digest of what the pipeline in a folder depends on, besides params, as DVC sees it.
+    """Return, as JSON, what the pipeline in a folder depends on, besides params, as DVC sees it.
 
     That is all commands, and the hashes of all deps that no stage writes: what makes a stage run again.
     Raises UserError if one of them is missing.
