@@ -128,7 +128,7 @@ def test_a_moved_project_needs_only_a_new_environment(trained: Copy, tmp_path: P
     copy.run("dvc", "remote", "add", "--default", "storage", "/mnt/old/project")
     copy.path = copy.path.rename(tmp_path / "new")
     section = "The project or the remote has moved"
-    assert told_as_on_the_page(section, copy.run("make", "repro", status=2))
+    assert told_as_on_the_page(section, copy.run("make", "repro", status=2, MAKELEVEL="0", MAKEFLAGS=""))
     assert told_as_on_the_page(section, copy.run("bash", "-c", ".venv/bin/dvc repro", status=127))
 
     found = [each.text for each in commands(PAGE) if each.section == section]
