@@ -128,9 +128,9 @@ def read(rev: str | None) -> Contents:
             commits = {rev: _commit(repo, rev)} | commits
         metrics, params = (_groups(kind.show, list(commits)) for kind in (repo.metrics, repo.params))
         charts, images = _plots(repo, list(commits))
-        sequences, pictures = _sequences(images)
+        in_order, pictures = sequences(images)
         stages, dag = _stages(repo)
-    return Contents(commits, stages, dag, metrics, params, charts, sequences, pictures)
+    return Contents(commits, stages, dag, metrics, params, charts, in_order, pictures)
 
 
 @contextmanager
@@ -221,21 +221,21 @@ def _data_uri(path: Path) -> str:
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _sequences(pictures: list[Picture]) -> tuple[list[Sequence], list[Picture]]:
+def sequences(pictures: list[Picture]) -> tuple[list[Sequence], list[Picture]]:
     """Sort out the folders whose pictures are named by numbers, with their animations; return them, and the rest."""
     folders: dict[str, dict[int, Picture]] = {}
     for picture in pictures:
         if picture.name.isdecimal():
             folders.setdefault(str(PurePosixPath(picture.path).parent), {})[int(picture.name)] = picture
     rest = {picture.path: picture for picture in pictures if not picture.name.isdecimal()}
-    sequences = []
+    found = []
     for path, by_epoch in folders.items():
         epochs = sorted(by_epoch)
         if len(epochs) > MOST_PICTURES:  # evenly spread ones, the first and the last among them
             epochs = [epochs[i * (len(epochs) - 1) // (MOST_PICTURES - 1)] for i in range(MOST_PICTURES)]
         shown = [by_epoch[epoch] for epoch in epochs]
-        sequences.append(Sequence(path, epochs, shown, rest.pop(f"{path}.gif", None)))
-    return sequences, list(rest.values())
+        found.append(Sequence(path, epochs, shown, rest.pop(f"{path}.gif", None)))
+    return found, list(rest.values())
 
 
 def _stages(repo: Repo) -> tuple[list[Stage], Drawing]:
