@@ -92,9 +92,9 @@ def _ours(x: ndarray, y: ndarray, work: Work, kernels: str) -> Peer:
     """Train by this project's `train`, with record, progress bar and checkpoints. All contact with it is here."""
     import torch
 
-    from stages import params
+    from stages.runtime import params
     from stages.train.batches import Batches, fitting_micro_size
-    from stages.train.checkpoint import PATH, Checkpoint
+    from stages.train.checkpoint.store import PATH, Checkpoint
     from stages.train.ranks import Ranks
     from stages.train.settings import Train
     from stages.train.training import train

@@ -86,7 +86,7 @@ def measure(name: str, split: int) -> list[float]:
 
     The stages run as from the command line; the trees get the rows that `generate` wrote, categories as zeros and ones.
     """
-    from stages.__main__ import run
+    from stages.runtime.run import run
 
     lay_out(CASES[name], split)
     run("generate")

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stages import archive, files
 from stages.columns import Columns, unnamed
-from stages.errors import UserError
+from stages.runtime import archive, files
+from stages.runtime.errors import UserError
 
 RECORD = re.compile(  # what torch.save calls its records, in a folder named after the file
     r"([^/]+)/(data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id)"

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stages import archive, files
 from stages.columns import Columns, unnamed
-from stages.errors import UserError
+from stages.runtime import archive, files
+from stages.runtime.errors import UserError
 
 LOSSES = ("loss", "validation_loss", "learning_rate")  # the columns of loss.csv after epoch; all but the first optional
 

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from stages import archive, files, network
+from stages import network
 from stages.columns import Columns, unnamed
-from stages.errors import UserError, counted
+from stages.runtime import archive, files
+from stages.runtime.errors import UserError, counted
 from stages.tabular import Tabular
 
 NAME_BYTES = 4096  # that an archive may be longer: its name is part of the name of each record

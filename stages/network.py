@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from stages.params import Section
+from stages.runtime.params import Section
 
 
 class Network(Section):

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from stages.__main__ import PORTABLE, main
+from stages.runtime.run import PORTABLE, main
 
 CHUNK_VALUES = 3 << 18  # of features and neurons, computed at a time
 
@@ -28,8 +28,8 @@ def lines(model: str, table: str) -> Iterator[bytes]:
     from pyarrow import csv as arrow_csv
 
     from stages import models, network
-    from stages.errors import UserError
-    from stages.table import Table
+    from stages.runtime.errors import UserError
+    from stages.tables.table import Table
 
     net, source, first = models.load(model), Table(table), 1
     source.check(net.names.features)
@@ -63,8 +63,8 @@ def run() -> None:
     parser.add_argument("table", metavar="TABLE", help="a table with the columns that the network was trained on")
     parser.add_argument("-o", metavar="FILE", dest="output", help="where to write the predictions (default: stdout)")
     arguments = parser.parse_args()
-    from stages import files
-    from stages.errors import UserError
+    from stages.runtime import files
+    from stages.runtime.errors import UserError
 
     predicted = lines(arguments.model, arguments.table)
     if arguments.output:

@@ -86,10 +86,10 @@ def start_server() -> None:
     """Load the libraries, unless that is done, in a process which ends with this one."""
     from multiprocessing import forkserver  # late, since Windows has none
 
-    from stages.__main__ import PORTABLE  # late: a fork imports this module, and is to import stages of its own
+    from stages.runtime.run import PORTABLE  # late: a fork imports this module, and is to import stages of its own
 
     ours = os.environ.copy()
-    os.environ.update(PORTABLE, TORCH_CPP_LOG_LEVEL="FATAL")  # as stages.launcher does for ranks
+    os.environ.update(PORTABLE, TORCH_CPP_LOG_LEVEL="FATAL")  # as stages.runtime.launcher does for ranks
     try:
         forkserver.set_forkserver_preload([*LIBRARIES, __name__])
         forkserver.ensure_running()

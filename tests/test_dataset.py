@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stages import dataset
 from stages.columns import Columns
 from stages.dataset import Dataset
-from stages.errors import UserError
+from stages.runtime.errors import UserError
 
 X, Y = torch.rand(5, 2), torch.rand(5, 1)
 
@@ -169,7 +169,7 @@ def test_a_zip_bomb_is_refused_before_it_unfolds(path: str) -> None:
         import re
         from pathlib import Path
         from stages import dataset
-        from stages.errors import UserError
+        from stages.runtime.errors import UserError
         most = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
         before = most()
         try:
@@ -187,7 +187,7 @@ def test_a_dataset_that_does_not_fit_the_memory_says_so(path: str) -> None:
         import re, resource
         from pathlib import Path
         from stages import dataset
-        from stages.__main__ import message_for_user
+        from stages.runtime.run import message_for_user
         taken = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
         resource.setrlimit(resource.RLIMIT_DATA, (taken + (1 << 25), taken + (1 << 25)))
         try:

@@ -1,11 +1,11 @@
 """The example with a table: its params, and the way there and back; tests/test_readme.py runs it."""
 
-from stages import params
 from stages.evaluate import stage as evaluate
 from stages.generate import stage as generate
 from stages.generate.own_table import OwnTable
 from stages.network import Network
 from stages.plot import stage as plot
+from stages.runtime import params
 from stages.train import stage as train
 from stages.train.settings import Train
 from tests.conftest import PROJECT, Copy

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from stages import dataset, files, history, models
-from stages.errors import UserError
+from stages import dataset, history, models
+from stages.runtime import files
+from stages.runtime.errors import UserError
 from tests.conftest import ENVIRONMENT, PROJECT, Copy, posix_errors
 
 BLUEPRINT = models.Blueprint(1, 10, 1)
@@ -178,7 +179,7 @@ def edit_params_of_another_stage(copy: Copy) -> None:
 def longer(trained: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """A copy whose training, not yet done, takes seconds and has a checkpoint at once."""
     copy = trained.twin(tmp_path_factory.mktemp("longer"))
-    path = copy.path / "stages/train/checkpoint.py"
+    path = copy.path / "stages/train/checkpoint/store.py"
     text, changes = re.subn(r"(?m)^INTERVAL = .*", "INTERVAL = 0.05", path.read_text(encoding="utf-8"))
     assert changes == 1
     path.write_text(text, encoding="utf-8")

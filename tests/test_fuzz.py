@@ -11,11 +11,12 @@ from dvc.utils.serialize import dumps_yaml, load_yaml, loads_yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stages import dataset, params
+from stages import dataset
 from stages.dataset import Dataset
-from stages.errors import UserError
 from stages.generate.stage import Params as GenerateParams
 from stages.plot.stage import Params as PlotParams
+from stages.runtime import params
+from stages.runtime.errors import UserError
 from stages.train.stage import Params as TrainParams
 from tests.conftest import LESSON
 

@@ -8,8 +8,8 @@ import pytest
 
 from stages import history
 from stages.columns import Columns
-from stages.errors import UserError
 from stages.history import Snapshots
+from stages.runtime.errors import UserError
 
 SNAPSHOTS = Snapshots(
     np.array([0, 10]), np.array([0.5, 0.1]), np.ones((3, 1), "f4"), np.ones((3, 2), "f4"), np.ones((2, 3, 2), "f4")

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from stages import models, network
 from stages.columns import Columns
-from stages.errors import UserError
 from stages.models import Blueprint
 from stages.network import Net
+from stages.runtime.errors import UserError
 from stages.tabular import Tabular
 
 SIZES = (2, 10, 3)

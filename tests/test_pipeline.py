@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
@@ -18,23 +19,25 @@ from pydantic import BaseModel
 
 from stages import dataset
 from stages.dataset import Dataset
-from stages.params import StageParams
+from stages.runtime.params import SECTIONS, StageParams
 from tests.conftest import LESSON, PROJECT, Copy, same_bytes
 from tools import params_schema
 
 STAGES = load_yaml(str(PROJECT / "dvc.yaml"))["stages"]
 PARAMS = load_yaml(str(LESSON))
+SHARED_ROOMS = {"runtime", "tables"}  # folders of stages/ that are no stage
 
 
 def imported(path: str) -> set[str]:
-    """Return the modules that a module names in its imports: `torch`, `stages/files.py`."""
+    """Return the modules that a module names in its imports: `torch`, `stages/runtime/files.py`."""
     names = []
     for node in ast.walk(ast.parse((PROJECT / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             names += [f"{node.module}", *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
-    ours = {f"{name.replace('.', '/')}.py" for name in names if name.split(".")[0] == "stages"}
+    own = [name.replace(".", "/") for name in names if name.split(".")[0] == "stages"]
+    ours = {f"{name}{ending}" for name in own for ending in (".py", "/__init__.py")} - {"stages/__init__.py"}
     others = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"stages"}
     return {path for path in ours if (PROJECT / path).is_file()} | others
 
@@ -50,9 +53,9 @@ def needs(path: str) -> set[str]:
     return found
 
 
-def folder(path: str) -> str:
-    """Return the folder of the stage that a module belongs to; the module itself where it is a shared one."""
-    return path if path.count("/") == 1 else path.rpartition("/")[0]
+def room(path: str) -> str:
+    """Return the folder of stages/ that a module is in; the module itself where it is beside the folders."""
+    return "/".join(path.split("/")[:2])
 
 
 def leaves(value: Any, prefix: str = "", *, required: bool = False) -> Iterator[str]:
@@ -80,18 +83,18 @@ def pinned(requirements: Path) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_stage_depends_on_its_folder_and_on_the_shared_files_and_pins_that_it_uses(stage: str) -> None:
-    used = needs("stages/__main__.py").union(*(needs(path.as_posix()) for path in Path("stages", stage).glob("*.py")))
-    modules = {folder(path) for path in used if path.endswith(".py")}
+    used = needs("stages/__main__.py").union(*(needs(path.as_posix()) for path in Path("stages", stage).rglob("*.py")))
+    modules = {room(path) for path in used if path.endswith(".py")}
     libraries = {path for path in used if not path.endswith(".py")} - {"pydantic_core"}  # a part of pydantic
     pins = {path for path in Path("stages").rglob("requirements*.txt") if pinned(path) & libraries}
     assert libraries <= set().union(*map(pinned, pins))
     declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")}
     assert declared == modules | {pin.as_posix() for pin in pins if pin.parent.name == "stages"}
-    assert {pin.parent.name for pin in pins} <= {"stages", stage}
+    assert {pin.parent.name for pin in pins} <= {"stages", "runtime", stage}
 
 
 def test_each_folder_is_a_stage_with_params_and_run() -> None:
-    assert {path.parent.name for path in Path("stages").glob("*/__init__.py")} == set(STAGES)
+    assert {path.parent.name for path in Path("stages").glob("*/__init__.py")} == {*STAGES, *SHARED_ROOMS}
     for stage in STAGES:
         module = importlib.import_module(f"stages.{stage}.stage")
         assert issubclass(module.Params, StageParams)
@@ -100,8 +103,29 @@ def test_each_folder_is_a_stage_with_params_and_run() -> None:
 
 def test_no_stage_imports_from_the_folder_of_another_and_no_shared_file_from_any() -> None:
     for path in map(Path.as_posix, Path("stages").rglob("*.py")):
-        for used in filter(lambda used: used.count("/") == 2, imported(path)):
-            assert folder(used) == folder(path), f"{path} imports {used}"
+        for used in map(room, imported(path)):
+            if used.removeprefix("stages/") in STAGES:
+                assert used == room(path), f"{path} imports from {used}"
+
+
+def test_a_room_within_a_stage_is_entered_by_its_door_alone() -> None:
+    for path in map(Path.as_posix, Path("stages").rglob("*.py")):
+        for used in imported(path):
+            inner = used.rpartition("/")[0]
+            if inner.count("/") == 2 and not used.endswith("/__init__.py"):
+                assert path.startswith(f"{inner}/"), f"{path} imports {used}"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    paths = [path.as_posix() for path in Path("stages").rglob("*.py")]
+    # A room and its door are one: whoever imports a file of it imports the door.
+    arrows = {path: {used for used in imported(path) if used.endswith(".py") and used != door(path)} for path in paths}
+    TopologicalSorter(arrows).prepare()  # raises CycleError, which names the circle
+
+
+def door(path: str) -> str:
+    """Return the door of the room that a module is in."""
+    return f"{path.rpartition('/')[0]}/__init__.py"
 
 
 def test_a_file_beside_the_folders_is_used_by_several_of_them() -> None:
@@ -112,20 +136,24 @@ def test_a_file_beside_the_folders_is_used_by_several_of_them() -> None:
         assert sum(path in each for each in used) > 1, path
 
 
-def test_init_files_are_empty() -> None:
-    assert not any(path.read_bytes() for path in Path("stages").rglob("__init__.py"))
+def test_only_the_doors_of_rooms_within_a_stage_hold_anything() -> None:
+    for path in Path("stages").rglob("__init__.py"):
+        assert bool(path.read_bytes()) == (len(path.parts) == 4), path
+
+
+ACROSS = {  # tests of more than a module or a room, by folder
+    ".": "ci example experiments faults fuzz pipeline portable readme report sharing sweep translations trouble "
+    "tutorial",
+    "plot": "charts",
+    "train": "going_on",
+}
 
 
 def test_tests_mirror_stages() -> None:
-    for folder in [".", *STAGES]:
-        modules = {path.name for path in Path("stages", folder).glob("*.py")}
-        tested = {path.name.removeprefix("test_") for path in Path("tests", folder).glob("test_*.py")}
-        pages = "example experiments readme sharing translations trouble tutorial".split()
-        across = {
-            ".": {f"{name}.py" for name in [*pages, *"ci faults fuzz main pipeline portable report sweep".split()]}
-        }
-        across |= {"train": {"going_on.py"}, "plot": {"charts.py"}}
-        assert tested <= modules | across.get(folder, set()), folder
+    for folder in [".", *STAGES, *SHARED_ROOMS]:
+        inside = Path("stages", folder).glob("*") if folder == "." else Path("stages", folder).rglob("*")
+        tested = {path.stem.removeprefix("test_") for path in Path("tests", folder).glob("test_*.py")}
+        assert tested <= {path.stem for path in inside} | set(ACROSS.get(folder, "").split()), folder
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -133,6 +161,11 @@ def test_each_stage_declares_exactly_the_params_it_reads(stage: str) -> None:
     schema = importlib.import_module(f"stages.{stage}.stage").Params
     declared = {name: PARAMS[name] for name in STAGES[stage]["params"]}
     assert set(leaves(schema, required=True)) == set(leaves(declared)) <= set(leaves(schema))
+
+
+def test_the_sections_of_params_yaml_are_those_of_all_stages() -> None:
+    schemas = [importlib.import_module(f"stages.{stage}.stage").Params for stage in STAGES]
+    assert set().union(*(schema.model_fields for schema in schemas)) == SECTIONS == set(PARAMS)
 
 
 def test_each_file_a_stage_reads_or_writes_is_declared() -> None:
@@ -212,6 +245,9 @@ EDITS = {
     "stages/plot/#pictures.py#": [],
     "stages/plot/pictures.py~": [],
     "stages/plot/__pycache__/pictures.cpython-311.pyc": [],
+    "stages/runtime/streams.py": ["generate", "train", "plot", "evaluate"],
+    "stages/tables/cells.py": ["generate"],
+    "stages/train/compiled/loop.py": ["train"],
     "stages/history.py": ["train", "plot"],
 }
 

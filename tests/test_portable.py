@@ -6,7 +6,7 @@ SHOW = """
 import hashlib
 
 import torch
-from stages.params import StageParams as Params
+from stages.runtime.params import StageParams as Params
 
 
 def run(params):

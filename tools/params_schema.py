@@ -2,19 +2,18 @@
 
 import importlib
 import json
-import pkgutil
 from pathlib import Path
 from typing import Any
 
 from pydantic import create_model
 
-import stages
-from stages.params import StageParams
+from stages.runtime.params import StageParams
+from stages.runtime.run import SOURCES
 
 
 def stage_schemas() -> list[type[StageParams]]:
     """Return the schema of what each stage reads from params.yaml."""
-    names = [module.name for module in pkgutil.iter_modules(stages.__path__) if module.ispkg]
+    names = sorted(path.parent.name for path in SOURCES.glob("*/stage.py"))
     return [importlib.import_module(f"stages.{name}.stage").Params for name in names]
 
 

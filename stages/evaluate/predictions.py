@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from stages import files, network
+from stages import network
 from stages.columns import Columns
-from stages.errors import UserError
+from stages.runtime import files
+from stages.runtime.errors import UserError
 
 Advance = Callable[[int], None]  # is called with how many more predictions have been made
 

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
-from stages import dataset, files
+from stages import dataset
 from stages.dataset import Dataset
-from stages.errors import UserError, counted
 from stages.evaluate.baselines import least_squares, mean_of, predictions
 from stages.evaluate.metrics import Errors, errors_of
 from stages.evaluate.predictions import largest_difference, predict, write_predictions
 from stages.models import Blueprint, restore_net, restore_params
 from stages.network import Network
-from stages.params import StageParams
-from stages.progress import showing
+from stages.runtime import files
+from stages.runtime.errors import UserError, counted
+from stages.runtime.params import StageParams
+from stages.runtime.progress import showing
 from stages.tabular import model_columns
 
 CHUNK_VALUES = 3 << 18  # inputs, hidden and outputs, of the points predicted at a time: 3 MiB

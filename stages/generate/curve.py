@@ -6,7 +6,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from stages.params import Exact, Points, Section
+from stages.runtime.params import Exact, Points, Section
 
 Coordinate = Annotated[float, Field(ge=-1e18, le=1e18), Exact]  # x² stays finite in float32
 

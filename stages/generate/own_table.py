@@ -10,9 +10,9 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, f
 
 from stages.columns import Columns
 from stages.dataset import Dataset
-from stages.errors import UserError, short
 from stages.generate import split
-from stages.params import Exact, Section, must_be
+from stages.runtime.errors import UserError, short
+from stages.runtime.params import Exact, Section, must_be
 
 
 def _below_raw(path: str) -> str:
@@ -95,7 +95,7 @@ def points_of_table(settings: OwnTable, advance: Callable[[int], None]) -> tuple
 
     Raises UserError with all faults of a table.
     """
-    from stages.table import Table  # late: pyarrow takes a moment to import, which the curve does not need
+    from stages.tables.table import Table  # late: pyarrow takes a moment to import, which the curve does not need
 
     table, targets = Table(settings.path, advance), settings.targets
     features = settings.features or [name for name in table.names if name not in targets]

@@ -7,7 +7,7 @@ import torch
 
 from stages.columns import Columns
 from stages.dataset import Dataset
-from stages.errors import UserError, in_rows, printable, short
+from stages.runtime.errors import UserError, in_rows, printable, short
 
 PIECE_BYTES = 1 << 25  # blocks of this size glibc always returns to the system when they are freed
 

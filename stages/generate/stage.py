@@ -12,11 +12,11 @@ from torch import Tensor
 
 from stages import dataset
 from stages.dataset import Dataset
-from stages.errors import counted
 from stages.generate.curve import Curve, noise_variance, quadratic
 from stages.generate.own_table import OwnTable, points_of_table
-from stages.params import StageParams
-from stages.progress import showing
+from stages.runtime.errors import counted
+from stages.runtime.params import StageParams
+from stages.runtime.progress import showing
 
 
 class Params(StageParams):

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages import files
-from stages.errors import UserError
+from stages.runtime import files
+from stages.runtime.errors import UserError
 
 SETTINGS = ("MATPLOTLIBRC", "MPLBACKEND", "MPLCONFIGDIR")  # environment variables for the user's own settings
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from PIL import Image
 
-from stages import files
+from stages.runtime import files
 
 
 def write_picture(path: str, image: Image.Image) -> None:

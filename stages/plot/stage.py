@@ -13,13 +13,13 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from stages import history
 from stages.columns import unnamed
-from stages.errors import UserError, counted
-from stages.params import Exact, Section, StageParams
 from stages.plot.data import draw_data
 from stages.plot.learning import draw_learning
 from stages.plot.losses import draw_losses
 from stages.plot.pictures import write_animation, write_each, write_picture
-from stages.progress import showing
+from stages.runtime.errors import UserError, counted
+from stages.runtime.params import Exact, Section, StageParams
+from stages.runtime.progress import showing
 
 GIF_HUNDREDTHS = 65535  # the longest that a GIF can show a frame, in hundredths of a second
 

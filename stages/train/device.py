@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from stages.errors import UserError
+from stages.runtime.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from stages.errors import UserError, counted
 from stages.network import predict
+from stages.runtime.errors import UserError, counted
 from stages.train.batches import Batches
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.progress import showing
+from stages.runtime.progress import showing
 from stages.train.checkpoint import Checkpoint
 from stages.train.record import Record
 

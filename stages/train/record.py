@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from stages import dataset
 from stages.dataset import Dataset
-from stages.errors import UserError
 from stages.history import Snapshots
 from stages.network import predict
+from stages.runtime.errors import UserError
 
 SNAPSHOT_ROWS = 1000  # the pictures show at most this many training points
 PENDING_LOSSES = 32  # kept as separate tensors before they are stored together

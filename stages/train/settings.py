@@ -4,10 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from stages.params import Exact, Points, Section, must_be
-from stages.train.optimizer import OptimizerName, OptimizerOptions
-from stages.train.options import Options
-from stages.train.schedule import ScheduleName, options_in_full
+from stages.runtime.params import Exact, Points, Section, must_be
+from stages.train.optim import OptimizerName, OptimizerOptions, Options, ScheduleName, options_in_full
 
 Epochs = Annotated[int, Field(gt=0, lt=2**31)]
 

@@ -10,14 +10,14 @@ from stages.dataset import Dataset
 from stages.history import Snapshots
 from stages.models import Blueprint
 from stages.network import Network
-from stages.params import StageParams
+from stages.runtime.params import StageParams
 from stages.tabular import Tabular, model_columns
-from stages.train import checkpoint, fingerprint, layers
+from stages.train import checkpoint, layers
 from stages.train.batches import Batches, fitting_micro_size
 from stages.train.checkpoint import Checkpoint
 from stages.train.device import choose_device
+from stages.train.ranks import joined
 from stages.train.record import snapshot_points
-from stages.train.rendezvous import joined
 from stages.train.settings import Train
 from stages.train.summary import summary
 from stages.train.training import train
@@ -65,9 +65,9 @@ def run(params: Params) -> str:
         )
         layers.check(net, batches)
         models.check(model, style, blueprint, shown.x[:2])
-        training = fingerprint.of_training(params.kernels, params.network, settings)
+        training = checkpoint.of_training(params.kernels, params.network, settings)
         ranks.compare(training | {"train.epochs": str(settings.epochs)})
-        resumable = Checkpoint(training | fingerprint.of_machine(params.kernels, ranks), settings.epochs, ranks)
+        resumable = Checkpoint(training | checkpoint.of_machine(params.kernels, ranks), settings.epochs, ranks)
         compiled = params.kernels == "compiled"
         record = train(net.to(device), batches, validation, settings, resumable, compiled=compiled)
     if ranks.rank > 0:

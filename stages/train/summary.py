@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from stages.dataset import Dataset
-from stages.errors import counted
+from stages.runtime.errors import counted
 from stages.tabular import Tabular
 
 

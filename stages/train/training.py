@@ -10,11 +10,10 @@ from stages.train import layers
 from stages.train.batches import Batches, keep_freed_memory
 from stages.train.checkpoint import Checkpoint
 from stages.train.loop import Everywhere, descend
-from stages.train.optimizer import new_optimizer, rehearse
+from stages.train.optim import Schedule, new_optimizer, rehearse
 from stages.train.parallel import enough_cores, on_all_ranks
 from stages.train.progress import progress
 from stages.train.record import Record
-from stages.train.schedule import Schedule
 from stages.train.settings import Train
 from stages.train.validation import Validation, mean_loss
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stages import network
 from stages.dataset import Dataset
-from stages.errors import UserError, counted
+from stages.runtime.errors import UserError, counted
 from stages.train.batches import Batch, mixed
 from stages.train.loop import Everywhere, LossFunction
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from stages import dataset, models, network
 from stages.columns import Columns
 from stages.dataset import Dataset
-from stages.errors import UserError
 from stages.evaluate import stage as evaluate
 from stages.evaluate.baselines import least_squares
 from stages.network import Network
+from stages.runtime.errors import UserError
 from stages.tabular import Tabular
 from tests.conftest import ENVIRONMENT, PROJECT
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from stages import params
 from stages.columns import Columns
 from stages.dataset import Dataset
-from stages.errors import UserError
 from stages.generate import split
 from stages.generate.own_table import OwnTable, points_of_table
 from stages.generate.stage import Params
+from stages.runtime import params
+from stages.runtime.errors import UserError
 from tests.conftest import LESSON
 
 SETTINGS: dict[str, Any] = {

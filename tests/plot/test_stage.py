@@ -14,12 +14,12 @@ from pydantic import ValidationError
 
 from stages import history
 from stages.columns import Columns
-from stages.errors import UserError
 from stages.history import Snapshots
 from stages.plot import defaults, pictures
 from stages.plot import stage as plot
 from stages.plot.data import draw_data
 from stages.plot.learning import draw_learning
+from stages.runtime.errors import UserError
 from tests.conftest import PROJECT, Copy, before_summary, links
 from tests.plot.test_learning import snapshots
 

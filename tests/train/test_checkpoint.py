@@ -29,7 +29,7 @@ RANDOM = random.Random(0)
 
 def quick_checkpoints(copy: Copy) -> None:
     """Have the copy save a checkpoint every twentieth of a second."""
-    path = copy.path / "stages/train/checkpoint.py"
+    path = copy.path / "stages/train/checkpoint/store.py"
     text, changes = re.subn(r"(?m)^INTERVAL = .*", "INTERVAL = 0.05", path.read_text(encoding="utf-8"))
     assert changes == 1
     path.write_text(text, encoding="utf-8")

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from stages import history, network
-from stages.errors import UserError
-from stages.train import compiled, library
+from stages.runtime.errors import UserError
 from stages.train.batches import Batches
-from stages.train.compiled import CompiledSteps
-from stages.train.compiled_loop import loop_over_steps
-from stages.train.library import Recipe
+from stages.train.compiled import CompiledSteps, library
+from stages.train.compiled import steps as compiled
+from stages.train.compiled.library import Recipe
+from stages.train.compiled.loop import loop_over_steps
 from stages.train.loop import descend
-from stages.train.optimizer import new_optimizer
+from stages.train.optim import new_optimizer
 from stages.train.parallel import on_all_ranks
 from stages.train.ranks import Ranks
 from tests.conftest import Copy, before_summary

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from stages import dataset, network
-from stages.errors import UserError
-from stages.train import stage, state_file
+from stages.runtime.errors import UserError
+from stages.train import stage
 from stages.train.batches import Batches
-from stages.train.checkpoint import FINISHED, FINISHED_BYTES, PATH, Checkpoint
+from stages.train.checkpoint.store import FINISHED, FINISHED_BYTES, PATH, Checkpoint, state_file
 from stages.train.ranks import Ranks
 from stages.train.settings import Train
 from stages.train.training import train

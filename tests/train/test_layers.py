@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages.errors import UserError
+from stages.runtime.errors import UserError
 from stages.train.batches import Batches
 from stages.train.layers import check, draws_random_numbers, whole_batch_layers
 from stages.train.ranks import Ranks

@@ -300,7 +300,7 @@ def test_what_a_launcher_sets_wrongly_is_reported(trained: Copy, environment: di
 def test_a_frozen_parameter_stays_out_of_what_ranks_sum(trained: Copy) -> None:
     code = """
 import torch
-from stages.train.rendezvous import joined
+from stages.train.ranks import joined
 with joined(torch.device("cpu")) as ranks:
     frozen, free = torch.nn.Parameter(torch.ones(2), False), torch.nn.Parameter(torch.ones(2))
     (frozen * free).sum().mul(ranks.rank + 1).backward()
@@ -313,7 +313,7 @@ with joined(torch.device("cpu")) as ranks:
 def test_a_gradient_that_one_rank_alone_has_is_that_of_all(trained: Copy) -> None:
     code = """
 import torch
-from stages.train.rendezvous import joined
+from stages.train.ranks import joined
 with joined(torch.device("cpu")) as ranks:
     low, high, unused = (torch.nn.Parameter(torch.ones(2)) for _ in range(3))
     (high if ranks.rank else low).sum().backward()

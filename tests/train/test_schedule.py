@@ -10,8 +10,8 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from stages import dataset, network
-from stages.errors import UserError
-from stages.train.schedule import Schedule, ScheduleName, options_in_full
+from stages.runtime.errors import UserError
+from stages.train.optim import Schedule, ScheduleName, options_in_full
 from tests.train.test_stage import SETTINGS, losses, trained, write_points
 
 EPOCHS = SETTINGS["epochs"]

@@ -11,14 +11,14 @@ from torch.optim import Optimizer
 
 from stages import dataset, history, network
 from stages.dataset import Dataset
-from stages.errors import UserError
 from stages.generate import stage as generate
 from stages.generate.curve import Curve
 from stages.network import Network
+from stages.runtime.errors import UserError
 from stages.train import stage as train
 from stages.train.batches import Batches
 from stages.train.loop import descend
-from stages.train.optimizer import OptimizerName
+from stages.train.optim import OptimizerName
 from stages.train.parallel import on_all_ranks
 from stages.train.ranks import Ranks
 from stages.train.settings import Train

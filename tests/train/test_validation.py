@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stages import dataset, history, models, network, params, progress
+from stages import dataset, history, models, network
 from stages.dataset import Dataset
-from stages.errors import UserError
+from stages.runtime import params, progress
+from stages.runtime.errors import UserError
 from stages.train.batches import Batches
 from stages.train.parallel import on_all_ranks
 from stages.train.ranks import Ranks

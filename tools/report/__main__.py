@@ -9,8 +9,8 @@ from typing import Any
 import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from stages.__main__ import main
-from stages.errors import UserError
+from stages.runtime.errors import UserError
+from stages.runtime.run import main
 from tools.report import contents
 
 

@@ -17,7 +17,7 @@ from dvc.repo import Repo
 from dvc.scm import RevError, resolve_rev
 from dvc.utils.flatten import flatten
 
-from stages.errors import UserError, one_line, printable
+from stages.runtime.errors import UserError, one_line, printable
 from tools.report.dag import Drawing, lay_out
 
 WORKSPACE = "workspace"  # what DVC calls the files as they are now

@@ -8,15 +8,15 @@ other params, the code and the data are the same.
 import argparse
 import re
 
-from stages.__main__ import main
+from stages.runtime.run import main
 
 
 def run() -> None:
     """Run what is missing of the sweep, then print and draw the results. Raises UserError if a run failed."""
     chosen = arguments()
-    from stages import params
-    from stages.errors import UserError, counted
     from stages.plot.pictures import write_picture
+    from stages.runtime import params
+    from stages.runtime.errors import UserError, counted
     from tools.sweep import experiments, slots, summary
     from tools.sweep.picture import draw_sweep
     from tools.sweep.plan import plan

@@ -9,7 +9,7 @@ from typing import Any
 from dvc.repo import Repo
 from tqdm import tqdm
 
-from stages.errors import UserError, counted, printable
+from stages.runtime.errors import UserError, counted, printable
 from tools.sweep.plan import Run
 from tools.sweep.slots import Slot, git
 

@@ -14,8 +14,8 @@ from dvc.exceptions import InvalidArgumentError
 from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 
-from stages import params
-from stages.errors import UserError
+from stages.runtime import params
+from stages.runtime.errors import UserError
 from tools.params_schema import stage_schemas
 
 

@@ -19,7 +19,7 @@ from dvc.config import Config
 from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 
-from stages.errors import UserError, one_line
+from stages.runtime.errors import UserError, one_line
 from tools.sweep.plan import Run
 
 try:

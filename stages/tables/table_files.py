@@ -1,0 +1,108 @@
+"""Open the files of a table: .csv, .tsv, .csv.gz, .tsv.gz, .parquet, or a folder of .parquet files."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from stages.runtime.errors import UserError, counted, one_line, printable
+
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
+BLOCK_BYTES = 1 << 20  # of CSV, parsed at a time; a row may span two blocks at most
+BATCH_VALUES = 1 << 18  # of Parquet, read at a time
+EXPLANATIONS = {  # to show instead of messages from Arrow that contain these words
+    "Empty CSV": "it has no rows",
+    "zlib": "it is not compressed by gzip: compress it again",
+    "Truncated compressed": "it is incomplete: compress it again",
+    "Parquet": "it is not a Parquet file, or is damaged: write it again",
+    "UTF8": "it is not UTF-8 text: save it as UTF-8",
+    "utf-8": "it is not UTF-8 text: save it as UTF-8",
+    "\0": "it is not UTF-8 text: save it as UTF-8",
+    "straddl": "a row is longer than 1 MiB: look for an unclosed quote",
+}
+
+
+def files_of(path: str) -> list[str]:
+    """Return the files of a table: the path itself, or all files in that folder. Raises UserError if it is no table."""
+    if not Path(path).is_dir():
+        if not path.endswith((*DELIMITERS, ".parquet")):
+            kinds = f"{', '.join(DELIMITERS)} or .parquet file, or a folder of .parquet files"
+            raise UserError(f"{path}: must be a {kinds}")
+        return [path]
+    names = sorted(each.name for each in Path(path).iterdir() if not each.name.startswith((".", "_")))
+    if others := [name for name in names if not name.endswith(".parquet")]:
+        raise UserError(f"{path}: must contain only .parquet files, got {printable(others[0])}")
+    if not names:
+        raise UserError(f"{path}: must contain .parquet files, got none")
+    return [f"{path.rstrip('/')}/{name}" for name in names]
+
+
+def header_of(path: str) -> list[str]:
+    """Return the names of a file's columns, as they are written there."""
+    if path.endswith(".parquet"):
+        return parquet.read_schema(path).names
+    with _csv(path) as reader:
+        return reader.schema.names
+
+
+def batches_of(path: str, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield these columns of a file in batches: as text if the file is CSV, with the file's own types if Parquet."""
+    if path.endswith(".parquet"):
+        # Without pre_buffer, a row group is read in pieces, however large it is.
+        with parquet.ParquetFile(
+            path, pre_buffer=False, buffer_size=BLOCK_BYTES, page_checksum_verification=True
+        ) as file:
+            yield from file.iter_batches(1 + BATCH_VALUES // len(names), columns=names)
+    else:
+        with _csv(path, names) as reader:
+            yield from reader
+
+
+@contextmanager
+def _csv(path: str, names: list[str] | None = None) -> Iterator[csv.CSVStreamingReader]:
+    """Yield a reader of these columns of a file, as text; without names, of all columns, with types that Arrow infers.
+
+    Raises UserError if a row is longer or shorter than the header.
+    """
+    with Path(path).open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    if zipped and not path.endswith(".gz"):
+        raise UserError(f"{path}: is compressed by gzip: name it {path}.gz")
+    delimiter = next(delimiter for suffix, delimiter in DELIMITERS.items() if path.endswith(suffix))
+    try:
+        with pa.input_stream(path, compression="gzip" if path.endswith(".gz") else None) as stream:
+            yield csv.open_csv(
+                stream,
+                csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),  # threads would not number the rows
+                csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                csv.ConvertOptions(
+                    include_columns=names,
+                    column_types=dict.fromkeys(names or [], pa.string()),
+                ),
+            )
+    except pa.ArrowInvalid as error:
+        ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error))
+        if not ragged or "\0" in str(error):
+            raise
+        row, names_in_header, values = map(int, ragged.groups())  # the header is row 1
+        count = f"{counted(values, 'value')}, but the header has {counted(names_in_header, 'name')}"
+        raise UserError(f"{path}: row {row - 1} has {count}: fix the row") from error
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turn whatever goes wrong as the block reads a table into a UserError. MemoryError passes through."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: is missing: put the table there, or run `dvc pull` if DVC tracks it") from error
+    except (OSError, UnicodeError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or error
+        explanations = (text for words, text in EXPLANATIONS.items() if words in str(reason))
+        why = next(explanations, one_line(reason))
+        raise UserError(f"{path}: cannot be read: {printable(why)}") from error

@@ -1,0 +1,165 @@
+"""The five steps of loop.py as one function, a loop over many steps, for torch's compiler to turn into C++.
+
+It is traced from what loop.py runs: the network, the loss, and the optimizer's own step. Parameters, gradient and each
+entry of the optimizer's state are a vector each, which the loop changes in place.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop_op
+from torch.func import functional_call, functionalize, grad_and_value
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+
+from stages.train.compiled.library import Recipe
+
+BRANCHING = ("ASGD", "RAdam", "Rprop")  # these branch in Python on a number that changes, except under torch.compile
+aten = torch.ops.aten
+
+
+def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
+    """Return a function that takes a step for each row of `steps`.
+
+    loop(losses, gradient, parameters, *state, steps, rates, x, y) changes losses, gradient, parameters and state in
+    place and returns the number of steps taken. x is (n, n_feature), y (n, n_output), losses (k,). A row of steps,
+    int64 (k, 3), is (the first point of a micro-batch, how many points to leave out at its beginning, whether the batch
+    ends with it); a row of rates, float64 (k, 2), is (learning rate, weight of a value of y in the mean loss). The
+    gradient, whose last value is the loss so far, is carried from micro-batch to micro-batch.
+    """
+    net, rows = recipe.net, recipe.rows
+    learning = {name: each.detach() for name, each in net.named_parameters() if each.requires_grad}
+    sizes = [each.numel() for each in learning.values()]
+    loss_function = copy.copy(recipe.loss_function)
+    loss_function.reduction = "none"  # type: ignore[assignment]
+
+    def backpropagate(x: Tensor, y: Tensor, weights: Tensor, *parameters: Tensor) -> Tensor:
+        def loss_at(parameters: Sequence[Tensor]) -> Tensor:
+            prediction = functional_call(net, dict(zip(learning, parameters, strict=True)), (x,))  # (rows, n_output)
+            return (loss_function(prediction, y) * weights).sum()
+
+        with _NarrowLayers():
+            gradients, loss = grad_and_value(loss_at)(parameters)
+        return torch.cat([each.reshape(-1) for each in (*gradients, loss)])
+
+    def step(rate: Tensor, gradient: Tensor, parameters: Tensor, *state: Tensor) -> list[Tensor]:
+        parameters = parameters.clone()
+        parameters.grad = gradient
+        optimizer = getattr(torch.optim, recipe.optimizer)([parameters])
+        plain = {"foreach": False, "fused": False, "capturable": recipe.optimizer in BRANCHING}
+        optimizer.param_groups[0].update(recipe.options, lr=rate, **plain)
+        own = optimizer.state[parameters]
+        for name, each in zip(recipe.state, state, strict=True):
+            own[name] = each.clone() if each.dim() else each.double()  # as precise as Python's numbers
+        with torch.no_grad(), _Scalars(), _is_compiling(recipe.optimizer in BRANCHING):
+            _undecorated(type(optimizer).step)(optimizer)
+        return [parameters, *(own[name].to(each.dtype) for name, each in zip(recipe.state, state, strict=True))]
+
+    points = torch.ones(rows, recipe.n_feature), torch.ones(rows, recipe.n_output), torch.ones(rows, 1)
+    traced_backpropagate = make_fx(functionalize(backpropagate))(*points, *learning.values())
+    rate, gradient, vector = torch.ones((), dtype=torch.float64), torch.ones(sum(sizes)), torch.ones(sum(sizes))
+    state = [torch.ones(()) if scalar else vector.clone() for scalar in recipe.state.values()]
+    traced_step = make_fx(functionalize(step))(rate, gradient, vector, *state)
+    products = {aten.mm.default, aten.addmm.default} & {node.target for node in traced_backpropagate.graph.nodes}
+
+    def body(index: Tensor, losses: Tensor, gradient: Tensor, *rest: Tensor) -> tuple[Tensor]:
+        *values, steps, rates, x, y = rest
+        now = _number(index)
+        start, left_out, ends = aten.select.int(steps, 0, now).unbind()
+        rate, weight = aten.select.int(rates, 0, now).unbind()
+        first = _number(start)
+        some_x, some_y = (_rows(each, first, rows) for each in (x, y))
+        included = torch.arange(rows, dtype=torch.int32)[:, None] >= left_out.int()  # (rows, 1)
+        weights = torch.where(included, weight.float(), 0.0)
+        parameters = values[0] if products else _spread(values[0])  # without products, all is elementwise
+        parts = zip(parameters.split(sizes), learning.values(), strict=True)
+        shaped = [part.reshape(each.shape) for part, each in parts]
+
+        total = gradient + traced_backpropagate(some_x, some_y, weights, *shaped)  # prediction, loss, backward
+        stepped = traced_step(rate, total[:-1], *values)
+        for before, after in zip(values, stepped, strict=True):
+            before.copy_(torch.where(ends != 0, after, before))  # step, once the batch ends
+        gradient.copy_(torch.where(ends != 0, 0.0, total))  # zero_grad
+        aten.select.int(losses, 0, now).copy_(total[-1])
+        return (index + 1,)
+
+    def condition(index: Tensor, losses: Tensor, *_: Tensor) -> Tensor:
+        return index < losses.shape[0]
+
+    def loop(*arguments: Tensor) -> Tensor:
+        changed = ",".join(str(index) for index in range(1, len(arguments) - 3))  # index 0 is the loop's index
+        zero = torch.zeros((), dtype=torch.int64)
+        return while_loop_op(condition, body, (zero,), arguments, mutated_arg_indices=changed)[0]
+
+    return loop
+
+
+class _NarrowLayers(TorchFunctionMode):
+    """Computes linear layers of one input or one output elementwise: the compiler fuses that, unlike a product."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is not F.linear or kwargs or 1 not in args[1].shape:
+            return function(*args, **(kwargs or {}))
+        x, weight, bias = (*args, None)[:3]  # (n, k), (m, k), (m,)
+        product = x * weight.t() if weight.shape[1] == 1 else (x * weight).sum(1, keepdim=True)
+        return product if bias is None else product + bias  # (n, m)
+
+
+class _Scalars(TorchFunctionMode):
+    """Lets an optimizer compute with scalar tensors where it expects numbers: the learning rate, the step count."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        alpha, value = kwargs.get("alpha"), kwargs.get("value")
+        if function is Tensor.item:
+            return args[0]
+        if function in (Tensor.add, Tensor.add_) and isinstance(alpha, Tensor):
+            return function(args[0], args[1] * alpha)
+        if function is Tensor.addcdiv_ and isinstance(value, Tensor):
+            return args[0].add_(args[1] * value / args[2])
+        if function is Tensor.addcmul_ and isinstance(value, Tensor):
+            return args[0].add_(args[1] * value * args[2])
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def _is_compiling(flag: bool) -> Iterator[None]:
+    before, torch.compiler._is_compiling_flag = torch.compiler._is_compiling_flag, flag
+    try:
+        yield
+    finally:
+        torch.compiler._is_compiling_flag = before
+
+
+def _undecorated(function: Any) -> Any:
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return function
+
+
+def _number(scalar: Tensor) -> Any:
+    """Return a tensor's value as a symbolic integer, with the bounds that the exporter needs."""
+    number = aten._local_scalar_dense.default(scalar)
+    torch._check(number >= 0)
+    torch._check(number < 1 << 40)
+    return number
+
+
+def _rows(values: Tensor, first: Any, rows: int) -> Tensor:
+    """Return that many rows of the values, (n, k), from the first on, without a check that there are as many."""
+    width = values.shape[1]
+    return aten.as_strided.default(values, (rows, width), (width, 1), values.storage_offset() + first * width)
+
+
+def _spread(vector: Tensor) -> Tensor:
+    """Return the vector with gaps in memory.
+
+    The compiler vectorizes over the contiguous dimension. The gaps make it choose the points, not the few neurons.
+    """
+    twice = vector[:, None].expand(-1, 2).clone(memory_format=torch.contiguous_format)
+    return aten.as_strided.default(twice, vector.shape, (2,))

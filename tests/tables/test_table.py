@@ -1,0 +1,410 @@
+import csv
+import gzip
+import io
+import math
+import os
+import re
+from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from stages.columns import Columns
+from stages.runtime import files
+from stages.runtime.errors import UserError
+from stages.tables import table
+from stages.tables.table import Table
+
+CASES = settings(
+    max_examples=int(os.environ.get("FUZZ", "200")),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+A_TO_B = Columns(features=["a"], targets=["b"])
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    watched = dict(files._watched)
+    yield
+    files._watched.clear()
+    files._watched.update(watched)
+
+
+def saved(content: str | bytes | dict[str, Any], name: str | None = None) -> str:
+    """Save a table, a mapping of columns as Parquet, and return its path."""
+    path = name or ("t.parquet" if isinstance(content, dict) else "t.csv")
+    if isinstance(content, dict):
+        parquet.write_table(pa.table(content), path)
+    else:
+        data = content.encode() if isinstance(content, str) else content
+        Path(path).write_bytes(gzip.compress(data) if path.endswith(".gz") else data)
+    return path
+
+
+def read(path: str, columns: Columns = A_TO_B, **options: bool) -> list[list[float]]:
+    return np.concatenate([*Table(path).rows(columns, **options)]).tolist()
+
+
+def told(path: str, columns: Columns = A_TO_B, **options: bool) -> list[str]:
+    """Return what is said about a table, a line a fault, without its path."""
+    with pytest.raises(UserError) as caught:
+        read(path, columns, **options)
+    lines = str(caught.value).split("\n")
+    assert all(line.startswith(f"{path}: ") and line.isprintable() and len(line) < 500 for line in lines)
+    return [line.removeprefix(f"{path}: ") for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        ("a,b\n1,2\n3,4\n", "t.csv"),
+        ("a,b\n1,2\n3,4", "t.csv.gz"),
+        ("a\tb\n1\t2\n3\t4\n", "t.tsv"),
+        ("a\tb\n1\t2\n3\t4\n", "t.tsv.gz"),
+        ("b,other,a\n2,x,1\n4,,3\n", "order.csv"),
+        ("\ufeffa,b\r\n1,2\r\n3,4\r\n", "windows.csv"),
+        ("a,b\r1,2\r3,4\r", "mac.csv"),
+        ("\n\na,b\n1,2\n\n\n3,4\n\n", "blank.csv"),
+        (' a , "b"\n 1 ,2 \n3,"4"\n'.replace(' "b"', "b "), "spaces.csv"),
+        ('"a","b"\n"1","2"\n"3","4"\n', "quoted.csv"),
+        ('a,b,"two\nlines"\n1,2,"x\ny"\n3,4,"x, ""y"""\n', "lines.csv"),
+        ("a,b\n+1.0,2e0\n.3E+1,4.\n", "spellings.csv"),
+        ("a,b\ntrue,2\n3,4\n", "boolean.csv"),
+        ({"a": [1, 3], "b": [2, 4]}, "integers.parquet"),
+        ({"b": [2.0, 4.0], "a": ["1", " 3 "]}, "text.parquet"),
+        ({"a": [True, True], "b": [2, 4]}, "boolean.parquet"),
+        ({"a": [Decimal("1.00"), Decimal("3.00")], "b": pa.array([2, 4], pa.uint8())}, "decimal.parquet"),
+        ({"a": pa.array(["1", "3"]).dictionary_encode(), "b": pa.array([2, 4], pa.float16())}, "small.parquet"),
+    ],
+)
+def test_a_table_of_any_kind_is_read(content: str | dict[str, Any], name: str) -> None:
+    expected = [[1, 2], [1 if name == "boolean.parquet" else 3, 4]]
+    assert read(saved(content, name)) == expected
+
+
+def test_the_files_of_a_folder_are_read_in_the_order_of_their_names() -> None:
+    Path("folder").mkdir()
+    for number in (2, 10, 1):
+        saved({"a": [number], "b": [0]}, f"folder/{number:02}.parquet")
+    saved("", "folder/_SUCCESS")
+    assert read("folder") == read("folder/") == [[1, 0], [2, 0], [10, 0]]
+
+
+def test_targets_are_read_only_where_asked_for() -> None:
+    assert read(saved("a\n1\n"), targets=False) == [[1]]
+
+
+def test_a_category_has_a_column_for_each_sorted_value_whatever_the_kind_of_file() -> None:
+    columns = Columns(features=["c", "a"], targets=["b"], categories={"c": ["-5", "10", "9"]})
+    contents: list[Any] = [
+        "c,a,b\n10,1,2\n9,3,4\n -5 ,5,6\n",
+        {"c": [10, 9, -5], "a": [1, 3, 5], "b": [2, 4, 6]},
+        {"c": pa.array(["10", "9", "-5"]).dictionary_encode(), "a": [1, 3, 5], "b": [2, 4, 6]},
+    ]
+    for content in contents:
+        path = saved(content)
+        assert Table(path).values(["c"]) == columns.categories
+        assert read(path, columns) == [[0, 1, 0, 1, 2], [0, 0, 1, 3, 4], [1, 0, 0, 5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b\n1,2\n", "has no column c: it has a, b"),
+        ("a;c\n1;2\n", f"has no column a, b: it has a;c{table.SEPARATORS}"),
+        ("1,2\n3,4\n", "has no column a, b: it has 1, 2"),
+        (",".join(f"c{i}" for i in range(30)) + "\n", "has no column a, b: it has "),
+        ("a,b, a\n1,2,3\n", "has more than one column a: give them different names"),
+        ("a,b\n1,2\n3\n", "row 2 has 1 value, but the header has 2 names: fix the row"),
+        ("a,b\n\n1,2\n1,2\n1,2,\n", "row 3 has 3 values, but the header has 2 names: fix the row"),
+        ("a,b\n1,2\n  \n", "row 2 has 1 value, but the header has 2 names: fix the row"),
+        ("", "cannot be read: it has no rows"),
+        ("\n\n", "cannot be read: it has no rows"),
+        ("a,b\n", "has no rows"),
+        ({"a": [], "b": []}, "has no rows"),
+        (b"a,b\n\xff,1\n", "cannot be read: it is not UTF-8 text: save it as UTF-8"),
+        (b"a,b\xff\n1,1\n", "cannot be read: it is not UTF-8 text: save it as UTF-8"),
+        ("a,b\n".encode("utf-16"), "cannot be read: it is not UTF-8 text: save it as UTF-8"),
+        ({"a": [b"\xff"], "b": [1]}, "column a: 1 value is of type binary, in row 1: "),
+        (
+            'a,b\n1,"' + "2,3\n" * (1 << 20),
+            "cannot be read: a row is longer than 1 MiB: look for an unclosed quote",
+        ),
+    ],
+)
+def test_a_table_whose_shape_is_wrong_is_refused_in_one_line(content: Any, message: str) -> None:
+    columns = Columns(features=["a"], targets=["c"]) if "column c:" in message else A_TO_B
+    (line,) = told(saved(content), columns)
+    assert line.startswith(message) if message.endswith(" ") else line == message
+
+
+@pytest.mark.parametrize("kept", [-1, -9, 200, 10, 0])
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.parquet"])
+def test_a_file_that_was_cut_is_refused_in_one_line(name: str, kept: int) -> None:
+    path = saved(
+        {"a": range(1000), "b": range(1000)}
+        if "parquet" in name
+        else "a,b\n" + "".join(f"{i},{i * i}\n" for i in range(999)),
+        name,
+    )
+    Path(path).write_bytes(Path(path).read_bytes()[:kept])
+    (line,) = told(path)
+    assert line.startswith("cannot be read: ")
+
+
+def test_a_file_that_is_missing_or_of_another_kind_says_what_is_accepted() -> None:
+    assert told("none.csv") == ["is missing: put the table there, or run `dvc pull` if DVC tracks it"]
+    kinds = "must be a .csv, .tsv, .csv.gz, .tsv.gz or .parquet file, or a folder of .parquet files"
+    assert told(saved(b"", "t.xlsx")) == [kinds]
+    Path("folder").mkdir()
+    assert told("folder") == ["must contain .parquet files, got none"]
+    saved("a", "folder/a.csv")
+    assert told("folder") == ["must contain only .parquet files, got a.csv"]
+    Path("t.csv").mkdir()
+    assert told("t.csv") == ["must contain .parquet files, got none"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
+def test_a_pipe_is_reported_rather_than_waited_for() -> None:
+    os.mkfifo("t.csv")
+    assert told("t.csv") == ["cannot be read: Not a regular file"]
+
+
+def test_a_column_without_a_name_is_refused_where_it_is_used() -> None:
+    path = saved("a,b,\n1,2,3\n")
+    assert read(path) == [[1, 2]]
+    with pytest.raises(UserError, match=r"^t.csv: has a column without a name: name it, or list the others in "):
+        Table(path).check(["a", ""])
+
+
+NOT_NUMERIC = (
+    "not numeric, such as {}, in row 1: write numbers like 1234.5, or, if it is a feature, list it in "
+    "generate.categories"
+)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    "1,234|12,5|5%|$5|0x10|1_000|\uff11\uff12|1e|--1|1 2|1d5|x|1\0|nan(1)|2024-01-01|12:30|None|yes|1.2.3|\u00b2".split(
+        "|"
+    ),
+)
+def test_text_that_is_no_plain_number_is_refused(cell: str) -> None:
+    (line,) = told(saved(f'a,b\n"{cell}",2\n'))
+    assert line == f"column a: 1 value is {NOT_NUMERIC.format(repr(cell))}"
+    assert told(saved({"a": [cell], "b": [2]})) == [line]
+
+
+@pytest.mark.parametrize("cell", ["", " ", '""', "NA", "nan", "-NaN", "null", " NULL ", "#N/A", "n/a"])
+def test_a_missing_value_is_refused_in_numbers_and_categories(cell: str) -> None:
+    path = saved(f"a,b\n1,2\n{cell},2\n")
+    line = "column a: 1 value is missing, in row 2: fill in a value, or remove such rows"
+    assert told(path) == [line]
+    assert told(path, Columns(features=["a"], targets=["b"], categories={"a": ["1"]})) == [line]
+    with pytest.raises(UserError, match=f"^t.csv: {line}$"):
+        Table(path).values(["a"])
+
+
+@pytest.mark.parametrize("missing", [[1.0, None], [1.0, math.nan], ["1", None], [True, None], [None, None]])
+def test_a_missing_value_in_parquet_is_refused(missing: list[Any]) -> None:
+    (line,) = told(saved({"a": missing, "b": [1, 2]}))
+    assert re.match(r"column a: (1 value is missing, in row 2|2 values are missing, in rows 1, 2): ", line)
+
+
+@pytest.mark.parametrize(
+    ("cell", "problem", "advice"),
+    [
+        ("inf", "infinite", "remove such rows"),
+        ("-Infinity", "infinite", "remove such rows"),
+        ("1e400", "infinite", "remove such rows"),
+        ("3.5e38", "too large for float32", "choose a larger unit"),
+        ("-1e39", "too large for float32", "choose a larger unit"),
+        ("1e-38", "too close to 0 for float32", "choose a smaller unit"),
+        ("-1e-300", "too close to 0 for float32", "choose a smaller unit"),
+    ],
+)
+def test_a_number_that_float32_cannot_hold_is_refused(cell: str, problem: str, advice: str) -> None:
+    assert told(saved(f"a,b\n0,1\n{cell},1\n")) == [
+        f"column a: 1 value is {problem}, such as {cell!r}, in row 2: {advice}"
+    ]
+    shown = float(cell)
+    (line,) = told(saved({"a": [0.0, shown], "b": [1, 1]}))
+    assert line == f"column a: 1 value is {problem}, such as {shown}, in row 2: {advice}"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [date(2024, 1, 1), datetime(2024, 1, 1), time(1), timedelta(1), [1], {"x": 1}],
+    ids=lambda each: type(each).__name__,
+)
+def test_dates_times_and_nested_values_are_no_numbers(cell: Any) -> None:
+    path = saved({"a": [cell] * 5, "b": [1] * 5})
+    kind = str(parquet.read_schema(path).field("a").type)
+    (line,) = told(path)
+    where = "first in rows 1, 2, 3"
+    assert line == f"column a: 5 values are of type {kind}, {where}: {table.cells.OTHER_TYPES}"
+
+
+def test_nested_values_are_no_categories() -> None:
+    with pytest.raises(UserError, match=r"^t.parquet: column a: 1 value is of type list<element: int64>, in row 1: "):
+        Table(saved({"a": [[1]], "b": [1]})).values(["a"])
+
+
+def test_all_faults_are_reported_at_once_with_counts_and_the_first_rows() -> None:
+    rows = [f"{'' if i % 100 == 7 else i},{'x' if i in (5, 90_000) else 1},1e39" for i in range(1, 100_001)]
+    path = saved("a,b,c\n" + "\n".join(rows))
+    assert len([*Table(path)._batches(["a"])]) > 1
+    columns = Columns(features=["a", "b"], targets=["c"])
+    assert sorted(told(path, columns)) == [
+        "column a: 1000 values are missing, first in rows 7, 107, 207: fill in a value, or remove such rows",
+        "column b: 2 values are not numeric, such as 'x', in rows 5, 90000: "
+        "write numbers like 1234.5, or, if it is a feature, list it in generate.categories",
+        "column c: 100000 values are too large for float32, such as '1e39', first in rows 1, 2, 3: "
+        "choose a larger unit",
+    ]
+
+
+def test_rows_are_counted_through_the_files_of_a_folder() -> None:
+    Path("folder").mkdir()
+    saved({"a": [1, 2], "b": [1, 2]}, "folder/1.parquet")
+    saved({"a": [1, None], "b": [1, 2]}, "folder/2.parquet")
+    (line,) = told("folder")
+    assert "in row 4" in line
+
+
+def test_a_category_with_a_value_that_was_not_learned_is_refused() -> None:
+    columns = Columns(features=["a"], targets=["b"], categories={"a": ["x"]})
+    assert told(saved("a,b\nx,1\ny,1\nz,1\n"), columns) == [
+        "column a: 2 values are not in the training rows, such as 'y', in rows 2, 3: "
+        "remove such rows, or train on a table that has such values"
+    ]
+
+
+def test_a_category_with_too_many_values_is_refused() -> None:
+    assert len(Table(saved("a,b\n" + "".join(f"{i},1\n" for i in range(1000)))).values(["a"])["a"]) == 1000
+    with pytest.raises(
+        UserError, match=r"^t.csv: column a: has more than 1000 different values, too many for a category$"
+    ):
+        Table(saved("a,b\n" + "".join(f"{i},1\n" for i in range(1001)))).values(["a"])
+
+
+@pytest.mark.parametrize("first", [1_700_000_000, 0.1])
+def test_a_constant_column_is_fine(first: float) -> None:
+    assert len(read(saved(f"a,b\n{first},{first}\n" + f"{first},{first}\n" * 9), check_rounding=True)) == 10
+
+
+def test_a_column_that_float32_rounds_too_much_to_learn_from_is_refused() -> None:
+    path = saved("a,b\n" + "".join(f"{1_700_000_000 + i},{i}\n" for i in range(1000)))
+    line = "float32 would round its values by up to 64, too much for their standard deviation of 2.9e+02: "
+    assert told(path, check_rounding=True) == [f"column a: {line}subtract an offset, such as 1.7e+09, from all values"]
+    assert len(read(path)) == 1000  # to predict with
+    for most in (127_000, 129_000):  # × √(1/12) is the deviation, whose thousandth is to be at least 64 / 2 / …
+        spread = np.linspace(0, most, 1001)
+        values = 1_700_000_000 + spread
+        error = np.abs(values - values.astype(np.float32)).max()
+        path = saved({"a": values, "b": spread})
+        refused = error > values.std() / 1000
+        assert bool(table_fault(path)) == refused
+
+
+def table_fault(path: str) -> str:
+    try:
+        read(path, check_rounding=True)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_what_changes_while_a_table_is_read_is_noticed() -> None:
+    Path("folder").mkdir()
+    saved({"a": [1], "b": [1]}, "folder/1.parquet")
+    saved("a,b\n1,2\n")
+    Table("folder"), Table("t.csv")
+    before = set(files.changed())
+    saved("a,b\n1,3\n")
+    saved({"a": [1], "b": [1]}, "folder/2.parquet")
+    assert set(files.changed()) - before == {"folder", "t.csv"}
+
+
+def number(cell: str) -> float:
+    return {"true": 1.0, "false": 0.0}[cell.lower()] if cell.lower() in ("true", "false") else float(cell)
+
+
+def reference(content: bytes) -> list[list[float]] | None:
+    """Return the numbers of a.csv as Python's csv module and float() read them; None where they do not."""
+    try:
+        rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")) if row]
+        header = [name.strip() for name in rows[0]]
+        if len(set(header)) < len(header) or any(len(row) != len(header) for row in rows):
+            return None
+        return [[number(row[header.index(name)].strip()) for name in "ab"] for row in rows[1:]]
+    except (ValueError, IndexError, csv.Error):
+        return None
+
+
+PIECES = st.sampled_from(
+    [
+        piece.decode("unicode_escape")
+        for piece in rb"""
+    1 2.5 -3e2 +1 1. .5 00 1e e1 - inf nan NA true 1e400 1e-400 1_0 0x1 \uff11 1,2 "1,234" '1' % $ # ; a,b\n \u00e9
+    , , , , \n \n \n \r\n \r " " "" \x20 \t \0 \\ \ufeff \u2028 \u00a0 \x1c \x85
+    """.split()
+    ]
+)
+
+
+@CASES
+@given(pieces=st.lists(PIECES, max_size=14), cut=st.integers(0, 3))
+def test_fuzz_csv_gives_the_numbers_that_python_reads_or_one_line(pieces: list[str], cut: int) -> None:
+    content = f"a,b\n1,2\n{''.join(pieces)}".encode()
+    path = saved(content[: len(content) - cut])
+    try:
+        found = read(path)
+    except UserError as error:
+        assert str(error).startswith(f"{path}: ")
+        assert all(line.isprintable() for line in str(error).split("\n"))
+    else:
+        expected = reference(content[: len(content) - cut])
+        assert expected is not None
+        np.testing.assert_array_equal(np.array(found, np.float32), np.array(expected, np.float32))
+
+
+@CASES
+@given(
+    edits=st.lists(st.tuples(st.floats(0, 0.9999), st.integers(0, 255)), max_size=4), cut=st.sampled_from([0, 0, 1, 9])
+)
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.parquet"])
+def test_fuzz_a_damaged_file_gives_rows_or_one_line(name: str, edits: list[tuple[float, int]], cut: int) -> None:
+    path = saved({"a": range(100), "b": range(100)} if "parquet" in name else "a,b\n" + "1,2\n" * 100, name)
+    content = bytearray(Path(path).read_bytes())
+    for place, value in edits:
+        content[int(place * len(content))] = value
+    Path(path).write_bytes(content[: len(content) - cut])
+    try:
+        read(path)
+    except UserError as error:
+        assert all(line.isprintable() for line in str(error).split("\n"))
+
+
+@pytest.mark.parametrize("offset", [2**60, -(2**60), 2**53])
+def test_integers_that_float64_cannot_tell_apart_are_refused_rather_than_taken_for_a_constant(offset: int) -> None:
+    path = saved("a,b\n" + "".join(f"{offset + index % 2},{index}\n" for index in range(50)))
+    (line,) = told(path, check_rounding=True)
+    assert line.startswith("column a: ")
+    assert "subtract an offset, such as " in line
+
+
+def test_a_compressed_table_without_the_name_of_one_is_named() -> None:
+    Path("t.csv").write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    assert told("t.csv") == ["is compressed by gzip: name it t.csv.gz"]
