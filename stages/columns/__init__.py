@@ -1,0 +1,12 @@
+"""The encoder of a table, fitted to its training rows: generate writes it, the model carries it, predict applies it.
+
+A kind of column is a file: how its cells become columns of x, what it learns from the training rows, and back.
+"""
+
+from stages.columns.category import Category
+from stages.columns.date import Date
+from stages.columns.encoder import Columns, Feature, unnamed
+from stages.columns.number import Number
+from stages.columns.raw import Cells, Texts
+
+__all__ = ["Category", "Cells", "Columns", "Date", "Feature", "Number", "Texts", "unnamed"]

@@ -1,0 +1,72 @@
+"""A column of names."""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from stages.columns.kind import Kind
+from stages.columns.raw import Cells, Texts
+from stages.runtime.errors import counted
+
+FREQUENT = 3  # training rows that a value must have to be a level
+MOST_LEVELS = 1000  # the most frequent ones
+
+
+class Category(Kind):
+    """Names, one-hot encoded: a column of x for each level, 1 where the cell has that value, else 0.
+
+    The values that too few training rows have are one more level together, and so is any value that is in none of
+    them. If all values in the training rows are levels, a new value is 0 in every column.
+    """
+
+    kind: Literal["category"] = "category"
+    levels: Annotated[list[str], Field(min_length=1)]  # sorted
+    rare: int = 0  # values that are one level together
+
+    @staticmethod
+    def fit(name: str, cells: Texts) -> "Category | None":
+        """Return the column that has these training rows; None if no value is frequent enough to be a level."""
+        counts = np.bincount(cells.codes[cells.codes >= 0], minlength=len(cells.values))
+        frequent = [code for code in np.argsort(-counts, kind="stable")[:MOST_LEVELS] if counts[code] >= FREQUENT]
+        if not frequent:
+            return None
+        levels = sorted(cells.values[code] for code in frequent)
+        rare = int((counts > 0).sum()) - len(levels)
+        return Category(name=name, gaps=int((cells.codes < 0).sum()), levels=levels, rare=rare)
+
+    def labels(self) -> list[str]:
+        own = [f"{self.name}={level}" for level in self.levels]
+        if self.rare:
+            own.append(f"{self.name} (rare)")
+        if self.gaps:
+            own.append(f"{self.name} (missing)")
+        return own
+
+    def encode(self, cells: Cells) -> np.ndarray:
+        assert isinstance(cells, Texts)
+        place = {level: index for index, level in enumerate(self.levels)}
+        other = len(self.levels) if self.rare else -1
+        columns = np.array([place.get(value, other) for value in cells.values] + [other], np.int64)
+        if self.gaps:
+            columns[-1] = self.width - 1  # for code -1, a missing cell
+        own = columns[cells.codes]  # (n,): the column of x that is 1, -1 for none
+        return (own[:, None] == np.arange(self.width)).astype(np.float32)
+
+    def decode(self, x: np.ndarray) -> list[str]:
+        names = [*self.levels, "(rare)"][: len(self.levels) + (self.rare > 0)] + [""] * (self.gaps > 0) + ["(new)"]
+        own = np.where(x.any(axis=1), x.argmax(axis=1), -1)
+        return [names[index] for index in own]
+
+    def decision(self) -> str:
+        words = [f"a category of {counted(len(self.levels), 'level')}"]
+        if self.rare:
+            words.append(f"{counted(self.rare, 'rare value')} in one more")
+        if self.gaps:
+            words.append(f"{self.gaps} missing, a level of their own")
+        return "; ".join(words)
+
+    def other(self, cells: Texts) -> np.ndarray:
+        """Return which cells have a value that is not a level, bool (n,)."""
+        levels = set(self.levels)
+        return np.array([*(value not in levels for value in cells.values), False])[cells.codes]

@@ -1,0 +1,38 @@
+"""What the kinds of columns have in common."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from stages.columns.raw import Cells
+
+
+class Kind(BaseModel, ABC):
+    """A column of a table with what was learnt from its training rows: how its cells become columns of x, and back."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    gaps: int = 0  # cells missing in the training rows; if any, the last column of x is 1 where a cell is missing
+
+    @abstractmethod
+    def labels(self) -> list[str]:
+        """Return the names of its columns of x, such as `age`, or `sex=female` for a level of a category."""
+
+    @abstractmethod
+    def encode(self, cells: Cells) -> np.ndarray:
+        """Return its columns of x, float32 (n, width), all finite, for n cells."""
+
+    @abstractmethod
+    def decode(self, x: np.ndarray) -> list[str]:
+        """Return n cells as text, for its columns of x, (n, width); a missing cell is empty."""
+
+    @abstractmethod
+    def decision(self) -> str:
+        """Return what was decided about its cells that a reader of the results should know; empty if nothing."""
+
+    @property
+    def width(self) -> int:
+        """The number of its columns of x."""
+        return len(self.labels())

@@ -1,0 +1,46 @@
+"""A column of numbers."""
+
+from typing import Literal
+
+import numpy as np
+
+from stages.columns.kind import Kind
+from stages.columns.raw import Cells
+
+
+class Number(Kind):
+    """Numbers; one that is missing is replaced by the median of the training rows."""
+
+    kind: Literal["number"] = "number"
+    fill: float = 0.0
+    low: float | None = None  # the least and the greatest in the training rows
+    high: float | None = None
+
+    @staticmethod
+    def fit(name: str, cells: np.ndarray) -> "Number":
+        """Return the column that has these training rows, float32 (n,), not all of them missing."""
+        fill, low, high = (float(statistic(cells)) for statistic in (np.nanmedian, np.nanmin, np.nanmax))
+        return Number(name=name, gaps=int(np.isnan(cells).sum()), fill=fill, low=low, high=high)
+
+    def labels(self) -> list[str]:
+        return [self.name, f"{self.name} (missing)"] if self.gaps else [self.name]
+
+    def encode(self, cells: Cells) -> np.ndarray:
+        assert isinstance(cells, np.ndarray)
+        missing = np.isnan(cells)
+        x = np.stack([np.where(missing, self.fill, cells), missing], axis=1, dtype=np.float32)
+        return x[:, : self.width]
+
+    def decode(self, x: np.ndarray) -> list[str]:
+        missing = x[:, 1] == 1 if self.gaps else np.zeros(len(x), bool)
+        return ["" if empty else f"{value:.9g}" for value, empty in zip(x[:, 0].tolist(), missing, strict=True)]
+
+    def decision(self) -> str:
+        return f"{self.gaps} missing, filled with {self.fill:.6g}" if self.gaps else ""
+
+    def far_outside(self, cells: np.ndarray) -> np.ndarray:
+        """Return which cells, (n,), are outside the training range by more than the width of the range: bool (n,)."""
+        if self.low is None or self.high is None:
+            return np.zeros(len(cells), bool)
+        width = self.high - self.low
+        return (cells < self.low - width) | (cells > self.high + width)
