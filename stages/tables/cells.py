@@ -1,159 +1,118 @@
-"""Convert the columns of a table to numbers or category codes, and report the cells that cannot be converted."""
+"""Convert cells of a column to numbers, texts or dates, and note which of them cannot be used."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from stages.runtime.errors import SHOWN_ROWS, UserError, counted, in_rows, printable, short
+from stages.columns import Texts
+from stages.tables.dates import days
 
-Problems = dict[str, np.ndarray]  # which rows of a column, bool (n,), have which problem
+ALWAYS_MISSING = csv.ConvertOptions().null_values  # the empty text, NA, NaN, null and the like
+NUMBER = (  # {0}: the sign before decimals; {1}: those that may stand between groups of three digits
+    r"^[+-]?(?:(?:[0-9]+|[0-9]{{1,3}}(?:[{1}][0-9]{{3}})+)[{0}]?[0-9]*|[{0}][0-9]+)(?:[eE][+-]?[0-9]+)?$"
+)
+SPACES = " '\u00a0\u202f"
+GROUPED = {".": f",{SPACES}", ",": f".{SPACES}"}  # by the sign before decimals
+INFINITE = r"^[+-]?(?i:inf|infinity)$"
 
-MISSING = pa.array(csv.ConvertOptions().null_values)  # the empty text, NA, NaN, null and the like
-NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$|^[+-]?(?i:inf|infinity)$"
-ADVICE = {
-    "missing": "fill in a value, or remove such rows",
-    "not numeric": "write numbers like 1234.5, or, if it is a feature, list it in generate.categories",
-    "infinite": "remove such rows",
-    "too large for float32": "choose a larger unit",
-    "too close to 0 for float32": "choose a smaller unit",
-    "not in the training rows": "remove such rows, or train on a table that has such values",
-}
-OTHER_TYPES = "store numbers instead, e.g. a date as the number of days since a fixed day"
+Problems = dict[str, np.ndarray]  # which cells, bool (n,), have which problem
 
 
-@dataclass
-class _Fault:
-    count: int
-    rows: list[int]  # the first of them, counted from 1
-    example: str  # `, such as 'x'` for the value in the first of them, or nothing
+class Notation(NamedTuple):
+    """How a table writes its cells, where there are several ways."""
+
+    decimal: str = "."  # the sign before decimals
+    missing: Sequence[str] = ()  # cells that mean a missing value, besides ALWAYS_MISSING
 
 
-class Faults:
-    """What is wrong with a table, collected to be reported together."""
+class Parsed(NamedTuple):
+    """Cells as numbers, and as texts where they are none."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.lines: list[str] = []  # about whole columns
-        self.found: dict[tuple[str, str], _Fault] = {}  # about cells, by column and problem
-
-    def __bool__(self) -> bool:
-        return bool(self.lines or self.found)
-
-    def add(self, name: str, column: pa.Array, problems: Problems, first: int) -> None:
-        """Note the problems of a column, or of a part of it; `first` is the number of its first row."""
-        for problem, rows in ((problem, np.flatnonzero(mask)) for problem, mask in problems.items()):
-            if len(rows):
-                named = problem in ADVICE and problem != "missing"
-                example = f", such as {short(column[int(rows[0])].as_py())}" if named else ""
-                fault = self.found.setdefault((name, problem), _Fault(0, [], example))
-                fault.count += len(rows)
-                fault.rows = [*fault.rows, *(first + rows[:SHOWN_ROWS]).tolist()][:SHOWN_ROWS]
-
-    def check(self) -> None:
-        """Raise UserError with a line for each column and problem, if there are any."""
-        lines = list(self.lines)
-        for (name, problem), fault in self.found.items():
-            are = f"{counted(fault.count, 'value')} {'is' if fault.count == 1 else 'are'} {problem}{fault.example}"
-            advice = ADVICE.get(problem, OTHER_TYPES)
-            lines.append(f"column {printable(name)}: {are}, {in_rows(fault.count, fault.rows)}: {advice}")
-        if lines:
-            raise UserError("\n".join(f"{self.path}: {line}" for line in lines))
+    numbers: np.ndarray  # float64 (n,), nan where there is no number
+    texts: pa.Array  # (n,), without the space around them; null where there is a number, or nothing
 
 
-def numbers(column: pa.Array) -> tuple[np.ndarray, Problems]:
-    """Return a column as float64 (n,), and its problems; what is not a finite number is nan or infinite.
+def parsed(column: pa.Array, notation: Notation) -> Parsed:
+    """Return the cells as numbers, and as texts where they are none.
 
-    Text is read as Python's float() reads it, but without underscores, and only with the digits 0 to 9. True and false
-    are 1 and 0, as text in upper or lower case. Decimals are converted via text, so that they are rounded only once.
+    Text is read as Python's float() reads it, but without underscores, with the digits 0 to 9 alone, and with signs
+    between groups of three digits. True and false are 1 and 0, as text in upper or lower case. Decimals are converted
+    via text, so that they are rounded only once.
     """
-    types = pa.types
-    if types.is_temporal(column.type) or types.is_binary(column.type):
-        return np.full(len(column), np.nan), _of_another_type(column)
-    if not any(check(column.type) for check in (types.is_integer, types.is_floating, types.is_boolean, types.is_null)):
-        return _numbers_in_text(column)
-    values = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return values, {"missing": np.isnan(values), "infinite": np.isinf(values)}
+    numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    if any(check(column.type) for check in numeric) or (notation.decimal == "." and pa.types.is_string(column.type)):
+        try:
+            numbers = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            return Parsed(_without(numbers, notation.missing), pa.nulls(len(column), pa.string()))
+        except pa.ArrowInvalid:
+            pass  # some cells are no plain numbers
+    text = text_of(column, notation)
+    different = text.dictionary_encode()
+    numbers, others = _parsed(different.dictionary, notation.decimal)
+    codes = different.indices
+    numbers = pc.take(pa.array(numbers, from_pandas=True), codes).to_numpy(zero_copy_only=False)
+    return Parsed(_without(numbers, notation.missing), pc.take(others, codes))
+
+
+def _parsed(texts: pa.Array, decimal: str) -> tuple[np.ndarray, pa.Array]:
+    """Return texts, (k,), as numbers, float64 (k,), nan where they are none; and those that are none, else null."""
+    matches = pc.match_substring_regex(texts, NUMBER.format(decimal, GROUPED[decimal]))
+    plain = pc.replace_substring_regex(texts, f"[{GROUPED[decimal]}]", "")
+    plain = pc.replace_substring(plain, decimal, ".")
+    plain = pc.if_else(pc.or_(matches, pc.match_substring_regex(texts, INFINITE)), plain, None)
+    truth = pc.index_in(pc.utf8_lower(texts), value_set=pa.array(["false", "true"]))
+    numbers = pc.coalesce(pc.cast(plain, pa.float64()), pc.cast(truth, pa.float64()))
+    return numbers.to_numpy(zero_copy_only=False), pc.if_else(pc.is_null(numbers), texts, None)
+
+
+def _without(numbers: np.ndarray, missing: Sequence[str]) -> np.ndarray:
+    """Return the numbers, nan where they are equal to one of these, if it is a number."""
+    markers = _parsed(pa.array(missing, pa.string()), ".")[0]
+    markers = markers[~np.isnan(markers)]
+    return np.where(np.isin(numbers, markers), np.nan, numbers) if len(markers) else numbers
+
+
+def text_of(column: pa.Array, notation: Notation) -> pa.Array:
+    """Return the cells as text without the space around them, null where they are missing.
+
+    Raises pa.ArrowException where cells of this type have no text, such as lists.
+    """
+    text = pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
+    return pc.if_else(pc.is_in(text, pa.array([*ALWAYS_MISSING, *notation.missing])), None, text)
+
+
+def coded(column: pa.Array, notation: Notation) -> Texts:
+    """Return the cells as texts. Raises pa.ArrowException as `text_of` does."""
+    different = text_of(column, notation).dictionary_encode()
+    codes = different.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return Texts(codes.astype(np.int32), different.dictionary.to_pylist())
+
+
+def moments(column: pa.Array, form: str, notation: Notation) -> tuple[np.ndarray, np.ndarray]:
+    """Return dates in days since 1970-01-01, float64 (n,), nan where there is none, and which are not of this form."""
+    if pa.types.is_temporal(column.type):
+        return days_of(column), np.zeros(len(column), bool)
+    text = text_of(column, notation)
+    found = days(text, form)
+    return found, np.isnan(found) & pc.is_valid(text).to_numpy(zero_copy_only=False)
+
+
+def days_of(column: pa.Array) -> np.ndarray:
+    """Return dates or timestamps in days since 1970-01-01, float64 (n,), nan where they are missing."""
+    nanoseconds = pc.cast(column, pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False)
+    return np.where(np.isnat(nanoseconds), np.nan, nanoseconds.astype("datetime64[us]").astype(np.int64) / 86_400e6)
 
 
 def narrowed(values: np.ndarray) -> tuple[np.ndarray, Problems]:
-    """Return float64 values, (n,), as float32, (n,), and the problems of those outside the range of float32."""
+    """Return float64 values, (n,), as float32, (n,), and which of them float32 cannot hold."""
     with np.errstate(over="ignore", under="ignore"):
         narrow = values.astype(np.float32)
-    large = np.isinf(narrow) & np.isfinite(values)
-    small = (np.abs(narrow) < np.finfo(np.float32).tiny) & (values != 0)
-    return narrow, {"too large for float32": large, "too close to 0 for float32": small}
-
-
-def text(column: pa.Array) -> tuple[pa.Array, Problems]:
-    """Return a column as text without the whitespace around it, null where it is missing, and its problems."""
-    try:
-        cells = pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # binary data, for one, is no text
-        return pa.nulls(len(column), pa.string()), _of_another_type(column)
-    cells = pc.if_else(pc.is_in(cells, MISSING), None, cells)
-    return cells, {"missing": pc.is_null(cells).to_numpy(zero_copy_only=False)}
-
-
-def codes(column: pa.Array, values: list[str]) -> tuple[np.ndarray, Problems]:
-    """Return the index in `values` of each row of a column, int (n,), -1 if it is none of them, and its problems."""
-    cells, problems = text(column)
-    found = pc.index_in(cells, value_set=pa.array(values, pa.string())).fill_null(-1).to_numpy()
-    unknown = (found < 0) & pc.is_valid(cells).to_numpy(zero_copy_only=False)
-    return found, problems | {"not in the training rows": unknown}
-
-
-class Rounding:
-    """The largest error by which float32 rounds the values of a column, and their standard deviation."""
-
-    def __init__(self) -> None:
-        self.count, self.offset, self.total, self.squares, self.error = 0, 0.0, 0.0, 0.0, 0.0
-
-    def add(self, values: np.ndarray, narrow: np.ndarray) -> None:
-        """Include more values, finite float64 (n,), n ≥ 1, and the same values as float32."""
-        if not self.count:
-            # Subtracted for precision; if it is far from the other values, the deviation is large anyway.
-            self.offset = float(values[0])
-        shifted = values - self.offset
-        self.count += len(values)
-        self.total += float(shifted.sum())
-        self.squares += float((shifted * shifted).sum())
-        self.error = max(self.error, float(np.abs(values - narrow).max()))
-
-    def fault(self) -> str | None:
-        """Return what is wrong if the error is more than a thousandth of the deviation; a constant column is fine.
-
-        From 2^53 on, though, different integers are the same even in float64, so a column may only seem constant.
-        """
-        mean = self.total / self.count
-        deviation = max(self.squares / self.count - mean * mean, 0.0) ** 0.5
-        if deviation == 0 and abs(self.offset) >= 2**53:
-            return (
-                f"its values are too large to tell apart: subtract an offset, such as {self.offset:g}, from all values"
-            )
-        if deviation == 0 or self.error <= deviation / 1000:
-            return None
-        rounded = f"float32 would round its values by up to {self.error:.2g}, too much for their standard deviation of"
-        return f"{rounded} {deviation:.2g}: subtract an offset, such as {self.offset:g}, from all values"
-
-
-def _numbers_in_text(column: pa.Array) -> tuple[np.ndarray, Problems]:
-    if pa.types.is_string(column.type):
-        try:
-            values = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
-            if np.isfinite(values).all():
-                return values, {}
-        except pa.ArrowInvalid:
-            pass  # what follows takes longer, but tells which cells are not numbers
-    cells, problems = text(column)
-    plain = pc.if_else(pc.match_substring_regex(cells, NUMBER), cells, None)
-    truth = pc.index_in(pc.utf8_lower(cells), value_set=pa.array(["false", "true"]))
-    values = pc.coalesce(pc.cast(plain, pa.float64()), pc.cast(truth, pa.float64())).to_numpy(zero_copy_only=False)
-    other = np.isnan(values) & pc.is_valid(cells).to_numpy(zero_copy_only=False)
-    return values, problems | {"not numeric": other, "infinite": np.isinf(values)}
-
-
-def _of_another_type(column: pa.Array) -> Problems:
-    return {f"of type {column.type}": np.full(len(column), True)}
+    return narrow, {
+        "infinite": np.isinf(values),
+        "too large for float32": np.isinf(narrow) & np.isfinite(values),
+        "too close to 0 for float32": (np.abs(narrow) < np.finfo(np.float32).tiny) & (values != 0),
+    }

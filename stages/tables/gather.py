@@ -1,0 +1,95 @@
+"""Gather the cells of a column, a batch at a time, and tell by all of them what kind of column it is."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages.columns import Cells, Texts
+from stages.tables.cells import Notation, Problems, days_of, narrowed, parsed, text_of
+from stages.tables.dates import FORMS, days
+from stages.tables.rounding import Rounding
+
+STRAY = 0.05  # the share of cells that may be of another kind than the rest; they count as missing
+MOST_TEXTS = 1 << 20  # different ones that are kept of a column
+
+
+class Column(NamedTuple):
+    """The cells of a column, and what kind of column they make."""
+
+    kind: Literal["number", "category", "date", "mixed", "empty"]
+    cells: Cells
+    other: np.ndarray  # which cells are text where the rest is not, bool (n,); they count as missing
+    example: str = ""  # one of those
+    forms: list[str] = []  # of dates: those of FORMS in which they can be read
+
+
+class Gathering:
+    """The cells of a column so far."""
+
+    def __init__(self, notation: Notation, *, as_text: bool) -> None:
+        self.notation, self.as_text = notation, as_text
+        self.numbers: list[np.ndarray] = []  # of each batch, float32 (k,), nan where there is none; float64 for dates
+        self.codes: list[np.ndarray] = []  # of each batch, int32 (k,): the index in `texts`, -1 where there is none
+        self.texts: dict[str, int] = {}
+        self.rounding = Rounding()
+        self.dates = False  # whether the cells have a type for dates
+
+    def add(self, batch: pa.Array) -> Problems:
+        """Add a batch, (k,), and return its problems. Raises pa.ArrowException if cells of its type have no text."""
+        no_texts = pa.nulls(len(batch), pa.string())
+        numbers, texts, problems = np.full(len(batch), np.nan, np.float32), no_texts, Problems()
+        if self.as_text:
+            texts = text_of(batch, self.notation)
+        elif pa.types.is_temporal(batch.type):
+            self.dates, numbers = True, days_of(batch)
+        else:
+            values, texts = parsed(batch, self.notation)
+            numbers, problems = narrowed(values)
+            self.rounding.add(values, numbers)
+        self.numbers.append(numbers)
+        self.codes.append(self._coded(texts))
+        return problems
+
+    def _coded(self, texts: pa.Array) -> np.ndarray:
+        different = texts.dictionary_encode()
+        values = different.dictionary.to_pylist()
+        for value in values[: MOST_TEXTS - len(self.texts)]:
+            self.texts.setdefault(value, len(self.texts))
+        codes = np.array([*(self.texts.get(value, 0) for value in values), -1], np.int32)
+        return codes[different.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
+
+    def column(self) -> Column:
+        """Return the column, and forget what was gathered."""
+        numbers, texts = np.concatenate(self.numbers), Texts(np.concatenate(self.codes), list(self.texts))
+        self.numbers, self.codes, self.texts = [], [], {}
+        is_number, is_text = ~np.isnan(numbers), texts.codes >= 0
+        if self.dates:
+            return Column("date", numbers, is_text, forms=["year-month-day"])
+        if is_text.any() and not is_number.any():
+            return self._of_texts(texts)
+        if not is_number.any():
+            return Column("empty", numbers, is_text)
+        few = is_text.sum() <= STRAY * (is_number.sum() + is_text.sum())
+        example = texts.values[texts.codes[is_text.argmax()]] if is_text.any() else ""
+        return Column("number" if few else "mixed", numbers, is_text, example)
+
+    def _of_texts(self, texts: Texts) -> Column:
+        """Return a column of dates if nearly all cells are, in one form at least, else a category."""
+        none = np.zeros(len(texts), bool)
+        if self.as_text:
+            return Column("category", texts, none)
+        is_text = texts.codes >= 0
+        counts = np.bincount(texts.codes[is_text], minlength=len(texts.values))
+        values = pa.array(texts.values, pa.string())
+        readings = {form: days(values, form) for form in FORMS}
+        wrong = {form: counts[np.isnan(reading)].sum() for form, reading in readings.items()}
+        least = min(wrong.values())
+        if least > STRAY * counts.sum():
+            return Column("category", texts, none)
+        forms = [form for form in FORMS if wrong[form] == least]
+        moments = np.append(readings[forms[0]], np.nan)[texts.codes]
+        other = is_text & np.isnan(moments)
+        example = texts.values[texts.codes[other.argmax()]] if other.any() else ""
+        return Column("date", moments, other, example, forms)
