@@ -47,6 +47,8 @@ def parsed(column: pa.Array, notation: Notation) -> Parsed:
     if any(check(column.type) for check in numeric) or (notation.decimal == "." and pa.types.is_string(column.type)):
         try:
             numbers = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+            if pa.types.is_string(column.type):
+                numbers = _without_underflow(numbers, column)
             return Parsed(_without(numbers, notation.missing), pa.nulls(len(column), pa.string()))
         except pa.ArrowInvalid:
             pass  # some cells are no plain numbers
@@ -66,7 +68,8 @@ def _parsed(texts: pa.Array, decimal: str) -> tuple[np.ndarray, pa.Array]:
     plain = pc.if_else(pc.or_(matches, pc.match_substring_regex(texts, INFINITE)), plain, None)
     truth = pc.index_in(pc.utf8_lower(texts), value_set=pa.array(["false", "true"]))
     numbers = pc.coalesce(pc.cast(plain, pa.float64()), pc.cast(truth, pa.float64()))
-    return numbers.to_numpy(zero_copy_only=False), pc.if_else(pc.is_null(numbers), texts, None)
+    values = _without_underflow(numbers.to_numpy(zero_copy_only=False), texts)
+    return values, pc.if_else(pc.is_null(numbers), texts, None)
 
 
 def _without(numbers: np.ndarray, missing: Sequence[str]) -> np.ndarray:
@@ -76,17 +79,27 @@ def _without(numbers: np.ndarray, missing: Sequence[str]) -> np.ndarray:
     return np.where(np.isin(numbers, markers), np.nan, numbers) if len(markers) else numbers
 
 
-def text_of(column: pa.Array, notation: Notation) -> pa.Array:
-    """Return the cells as text without the space around them, null where they are missing.
+def readable(kind: pa.DataType) -> bool:
+    """Return whether cells of this type are numbers, texts or dates; lists and binary data are not."""
+    if pa.types.is_dictionary(kind):
+        return readable(kind.value_type)
+    types = pa.types
+    kinds = (types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_string)
+    return any(is_kind(kind) for is_kind in (*kinds, types.is_large_string, types.is_date, types.is_timestamp))
 
-    Raises pa.ArrowException where cells of this type have no text, such as lists.
+
+def text_of(column: pa.Array, notation: Notation) -> pa.Array:
+    """Return the cells as text, null where they are missing.
+
+    Equal values have the same text, without space around it: whole numbers are written as integers, whatever their
+    type, and letters with accents as single characters (NFC).
     """
-    text = pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
+    text = _normal(pc.utf8_trim_whitespace(_as_text(column)))
     return pc.if_else(pc.is_in(text, pa.array([*ALWAYS_MISSING, *notation.missing])), None, text)
 
 
 def coded(column: pa.Array, notation: Notation) -> Texts:
-    """Return the cells as texts. Raises pa.ArrowException as `text_of` does."""
+    """Return the cells as texts."""
     different = text_of(column, notation).dictionary_encode()
     codes = different.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return Texts(codes.astype(np.int32), different.dictionary.to_pylist())
@@ -116,3 +129,35 @@ def narrowed(values: np.ndarray) -> tuple[np.ndarray, Problems]:
         "too large for float32": np.isinf(narrow) & np.isfinite(values),
         "too close to 0 for float32": (np.abs(narrow) < np.finfo(np.float32).tiny) & (values != 0),
     }
+
+
+def _without_underflow(values: np.ndarray, cells: pa.Array) -> np.ndarray:
+    """Return values, (n,), with the smallest number above 0 where the text is of one too small for float64."""
+    lengths = pc.binary_length(cells).to_numpy(zero_copy_only=False)
+    zero = np.flatnonzero((values == 0) & (lengths >= len("1e-324")))
+    small = zero[pc.match_substring_regex(cells.take(pa.array(zero)), "^[^eE]*[1-9]").to_numpy(zero_copy_only=False)]
+    if not len(small):
+        return values
+    values = values.copy()  # Arrow's memory cannot be written to
+    values[small] = np.nextafter(0, 1)
+    return values
+
+
+def _normal(cells: pa.Array) -> pa.Array:
+    """Return text with letters with accents as single characters, as `normal_name` does."""
+    return cells if pc.all(pc.string_is_ascii(cells)).as_py() else pc.utf8_normalize(cells, form="NFC")
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    types = pa.types
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if types.is_floating(column.type):
+        values = pc.cast(column, pa.float64())
+        whole = pc.and_(pc.equal(values, pc.trunc(values)), pc.less(pc.abs(values), 2.0**63))
+        integers = pc.cast(pc.if_else(whole, values, None), pa.int64())
+        return pc.coalesce(pc.cast(integers, pa.string()), pc.cast(column, pa.string()))
+    cells = pc.cast(column, pa.string())
+    if types.is_decimal(column.type):
+        cells = pc.replace_substring_regex(pc.replace_substring_regex(cells, r"(\..*[1-9])0+$", r"\1"), r"\.0+$", "")
+    return cells

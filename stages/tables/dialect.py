@@ -33,6 +33,8 @@ def dialect_of(path: str, encoding: str | None = None) -> Dialect:
     """
     with gzip.open(path) if path.endswith(".gz") else Path(path).open("rb") as file:
         sample = file.read(SAMPLE_BYTES)
+    if sample.startswith(b"\x1f\x8b"):
+        raise UserError(f"{path}: is compressed by gzip: name it {path}.gz")
     codec = next((codec for mark, codec in MARKS.items() if sample.startswith(mark)), encoding or "utf-8")
     whole = len(sample) < SAMPLE_BYTES
     text = codecs.getincrementaldecoder(codec)().decode(sample, final=whole)
@@ -57,7 +59,6 @@ def _decimal(path: str, lines: list[str], separator: str) -> str:
     if all(COMMA_BEFORE_THREE.fullmatch(cell) for cell in with_comma):
         example = with_comma[0]
         fraction, whole = example.replace(",", "."), example.replace(",", "")
-        raise UserError(
-            f"{path}: {short(example)} may be {fraction} or {whole}: write numbers with a decimal point and no other sign"
-        )
+        advice = "write numbers with a decimal point and without signs between digits"
+        raise UserError(f"{path}: {short(example)} may be {fraction} or {whole}: {advice}")
     return ","

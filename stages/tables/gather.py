@@ -1,13 +1,13 @@
 """Gather the cells of a column, a batch at a time, and tell by all of them what kind of column it is."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from stages.columns import Cells, Texts
-from stages.tables.cells import Notation, Problems, days_of, narrowed, parsed, text_of
+from stages.tables.cells import Notation, Problems, days_of, narrowed, parsed, readable, text_of
 from stages.tables.dates import FORMS, days
 from stages.tables.rounding import Rounding
 
@@ -18,34 +18,38 @@ MOST_TEXTS = 1 << 20  # different ones that are kept of a column
 class Column(NamedTuple):
     """The cells of a column, and what kind of column they make."""
 
-    kind: Literal["number", "category", "date", "mixed", "empty"]
+    kind: Literal["number", "category", "date", "mixed", "empty", "unreadable"]
     cells: Cells
     other: np.ndarray  # which cells are text where the rest is not, bool (n,); they count as missing
-    example: str = ""  # one of those
-    forms: list[str] = []  # of dates: those of FORMS in which they can be read
+    example: str = ""  # one of those; of an unreadable column, the type of its cells
+    forms: Sequence[str] = ()  # of dates: those of FORMS in which they can be read
 
 
 class Gathering:
     """The cells of a column so far."""
 
-    def __init__(self, notation: Notation, *, as_text: bool) -> None:
-        self.notation, self.as_text = notation, as_text
+    def __init__(self, *, as_text: bool) -> None:
+        self.as_text = as_text
         self.numbers: list[np.ndarray] = []  # of each batch, float32 (k,), nan where there is none; float64 for dates
         self.codes: list[np.ndarray] = []  # of each batch, int32 (k,): the index in `texts`, -1 where there is none
         self.texts: dict[str, int] = {}
         self.rounding = Rounding()
         self.dates = False  # whether the cells have a type for dates
+        self.unreadable = ""  # the type of the cells if it is not for numbers, texts or dates
 
-    def add(self, batch: pa.Array) -> Problems:
-        """Add a batch, (k,), and return its problems. Raises pa.ArrowException if cells of its type have no text."""
+    def add(self, batch: pa.Array, notation: Notation) -> Problems:
+        """Add a batch, (k,), and return its problems."""
+        if not readable(batch.type):
+            self.unreadable = str(batch.type)
+            batch = pa.nulls(len(batch), pa.string())
         no_texts = pa.nulls(len(batch), pa.string())
         numbers, texts, problems = np.full(len(batch), np.nan, np.float32), no_texts, Problems()
         if self.as_text:
-            texts = text_of(batch, self.notation)
+            texts = text_of(batch, notation)
         elif pa.types.is_temporal(batch.type):
             self.dates, numbers = True, days_of(batch)
         else:
-            values, texts = parsed(batch, self.notation)
+            values, texts = parsed(batch, notation)
             numbers, problems = narrowed(values)
             self.rounding.add(values, numbers)
         self.numbers.append(numbers)
@@ -65,6 +69,8 @@ class Gathering:
         numbers, texts = np.concatenate(self.numbers), Texts(np.concatenate(self.codes), list(self.texts))
         self.numbers, self.codes, self.texts = [], [], {}
         is_number, is_text = ~np.isnan(numbers), texts.codes >= 0
+        if self.unreadable:
+            return Column("unreadable", numbers, is_text, self.unreadable)
         if self.dates:
             return Column("date", numbers, is_text, forms=["year-month-day"])
         if is_text.any() and not is_number.any():
@@ -88,8 +94,9 @@ class Gathering:
         least = min(wrong.values())
         if least > STRAY * counts.sum():
             return Column("category", texts, none)
-        forms = [form for form in FORMS if wrong[form] == least]
-        moments = np.append(readings[forms[0]], np.nan)[texts.codes]
+        best, *others = (form for form in FORMS if wrong[form] == least)
+        forms = [best, *(form for form in others if not np.array_equal(readings[form], readings[best], equal_nan=True))]
+        moments = np.append(readings[best], np.nan)[texts.codes]
         other = is_text & np.isnan(moments)
         example = texts.values[texts.codes[other.argmax()]] if other.any() else ""
         return Column("date", moments, other, example, forms)

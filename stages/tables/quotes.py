@@ -13,7 +13,7 @@ CLOSING = re.compile(INSIDE + rb'"(?!")')
 NUMBER_IN_BYTES = re.compile(NUMBER.encode())
 
 
-class MisplacedQuote(Exception):
+class MisplacedQuoteError(Exception):
     """A quote that is closed within a value: where in the data it opens and where it is closed."""
 
     def __init__(self, opened: int, closed: int) -> None:
@@ -36,7 +36,7 @@ class Quotes:
         """Return the positions, int (k,), of the quotes that open and close values, in turn.
 
         The data begins with a record; if k is odd, its last value is not closed. Two quotes within a value, which stand
-        for one, count as closing and opening it. Raises MisplacedQuote.
+        for one, count as closing and opening it. Raises MisplacedQuoteError.
         """
         values = np.frombuffer(data, np.uint8)
         quotes = np.flatnonzero(values == QUOTE)
@@ -55,7 +55,7 @@ class Quotes:
             position = closed.end()
             places.append(position - 1)
             if not self._after.match(data, position):
-                raise MisplacedQuote(opened, position - 1)
+                raise MisplacedQuoteError(opened, position - 1)
         return np.array(places, np.intp)
 
     def rows_within(self, record: bytes, columns: int) -> int:

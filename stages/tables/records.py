@@ -10,7 +10,7 @@ from typing import NoReturn
 import numpy as np
 
 from stages.runtime.errors import UserError
-from stages.tables.quotes import CARRIAGE_RETURN, LINE_FEED, MisplacedQuote, Quotes
+from stages.tables.quotes import CARRIAGE_RETURN, LINE_FEED, MisplacedQuoteError, Quotes
 
 MARK = b"\xef\xbb\xbf"  # of UTF-8, at the beginning of a file
 
@@ -68,7 +68,7 @@ class Records:
     def _quotes_in(self, data: bytes) -> np.ndarray:
         try:
             return self._quotes.places(data)
-        except MisplacedQuote as quote:
+        except MisplacedQuoteError as quote:
             opened, closed = self._line_of(data, quote.opened), self._line_of(data, quote.closed)
             where = "" if opened == closed else f" in line {closed}"
             advice = "close it where the value ends, and double the quotes within a value"

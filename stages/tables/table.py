@@ -1,115 +1,113 @@
-"""Read a table in batches of rows.
+"""Read a table of any length, a batch of rows at a time.
 
-CSV is UTF-8 text with a header; double quotes enclose a value. Rows are counted from 1, without the header and blank
-lines, and through all files of a folder, which are read in the order of their names.
+Rows are counted from 1, without the header and blank lines, and through all files of a folder, which are read in the
+order of their names.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.columns import Columns
+from stages.columns import Category, Cells, Columns, Date, Feature
 from stages.runtime import files
 from stages.runtime.errors import UserError, printable
-from stages.tables import cells
-from stages.tables.cells import Faults, Rounding
-from stages.tables.table_files import batches_of, files_of, header_of, reading
+from stages.tables.cells import Notation, coded, moments, narrowed, parsed, readable
+from stages.tables.faults import Faults
+from stages.tables.gather import Column, Gathering
+from stages.tables.names import normal_name
+from stages.tables.table_files import File, files_of, user_errors
 
-MAX_VALUES = 1000  # of a category
 MAX_NAMES = 20  # that a message lists
-SEPARATORS = " (separate values by commas in a .csv file, by tabs in a .tsv file)"
+NUMBER_LIKE = re.compile(r"[+-]?[0-9]+\.[0-9]+|[+-][0-9]+")  # hardly the name of a column
+
+
+class Batch(NamedTuple):
+    """Rows of a table, as the columns of a fitted encoder have them."""
+
+    first: int  # the number of the first of them
+    cells: dict[str, Cells]  # of each column, by name
+    other: dict[str, np.ndarray]  # which cells of a column, bool (n,), are of another kind and count as missing
+    unusable: np.ndarray  # which rows have a cell that no column can hold, bool (n,)
 
 
 class Table:
     """A table whose columns can be read repeatedly; its files are watched for changes from now on.
 
-    As they are read, `advance` is called with how many more rows have been.
+    As it is read, `advance` is called with how many more rows have been read.
     Like its methods, raises UserError if a file is missing, damaged or of another kind.
     """
 
-    def __init__(self, path: str, advance: Callable[[int], None] | None = None) -> None:
-        self.path, self.advance = path, advance
-        with reading(path):
-            files.regular(path)
-            self.files = files_of(path)
-            files.watch(*{path, *self.files})
-        with reading(self.files[0]):
-            self.names = [name.strip() for name in header_of(self.files[0])]
+    def __init__(
+        self,
+        path: str,
+        *,
+        encoding: str | None = None,
+        missing: Sequence[str] = (),
+        advance: Callable[[int], None] | None = None,
+    ) -> None:
+        self.path, self.missing, self.advance = path, missing, advance
+        with user_errors(path):
+            paths = files_of(path)
+            files.watch(path)
+        for file in paths:
+            with user_errors(file):
+                files.watch(file)
+        with user_errors(paths[0]):
+            self.files = [File(file, encoding) for file in paths]
+            self.names = [normal_name(name) for name in self.files[0].header]
 
-    def check(self, names: list[str]) -> None:
+    def require(self, names: Sequence[str]) -> None:
         """Raise UserError unless the table has exactly one column of each of these names."""
-        with reading(self.files[0]):
-            _found(self.files[0], names)
+        _columns_named(self.files[0], names)
 
-    def values(self, names: list[str]) -> dict[str, list[str]]:
-        """Return the sorted different values of each of these columns, as text.
+    def digests(self) -> set[str]:
+        """Return the digests of the table's files."""
+        return {files.digest_when_read(file.path) for file in self.files}
 
-        Raises UserError if a column has missing values or more than MAX_VALUES different ones.
+    def gather(self, names: Sequence[str], as_text: Sequence[str]) -> dict[str, Column]:
+        """Return these columns, of a kind that all of their cells together tell; those `as_text` are categories.
+
+        Raises UserError at the end of the table with all faults in its cells.
         """
-        if not names:
-            return {}
-        found: dict[str, set[str]] = {name: set() for name in names}
+        gathering = {name: Gathering(as_text=name in as_text) for name in names}
         faults = Faults(self.path)
-        with reading(self.path):
-            for first, batch in self._batches(names):
-                for name, column in batch.items():
-                    text, problems = cells.text(column)
-                    faults.add(name, column, problems, first)
-                    found[name].update(pc.unique(text).drop_null().to_pylist())
-                    if len(found[name]) > MAX_VALUES:
-                        many = f"has more than {MAX_VALUES} different values, too many for a category"
-                        raise UserError(f"{self.path}: column {printable(name)}: {many}")
-        faults.check()
-        return {name: sorted(values) for name, values in found.items()}
+        for first, batch, notation in self._batches(names):
+            for name, column in batch.items():
+                faults.add(name, column, gathering[name].add(column, notation), first)
+        faults.lines = [
+            f"column {printable(name)}: {fault}"
+            for name, column in gathering.items()
+            if not faults and (fault := column.rounding.fault())
+        ]
+        faults.raise_any()
+        return {name: gathering.pop(name).column() for name in names}
 
-    def rows(self, columns: Columns, *, targets: bool = True, check_rounding: bool = False) -> Iterator[np.ndarray]:
-        """Yield the rows in batches: the columns of x and, with `targets`, of y, as float32 (n, width), all finite.
+    def batches(self, columns: Columns, *, targets: bool) -> Iterator[Batch]:
+        """Yield the rows in batches, as these columns have them, the targets only if asked for."""
+        wanted = [*columns.features, *columns.targets] if targets else columns.features
+        for first, batch, notation in self._batches([column.name for column in wanted]):
+            converted = {column.name: converted_to(column, batch[column.name], notation) for column in wanted}
+            yield Batch(
+                first,
+                {name: cells for name, (cells, _, _) in converted.items()},
+                {name: other for name, (_, other, _) in converted.items()},
+                np.any([unusable for _, _, unusable in converted.values()], axis=0),
+            )
 
-        `check_rounding` also refuses columns that float32 rounds too coarsely to learn from.
-        Raises UserError at the end of the table, with all faults in its cells; no batch is yielded after the first
-        fault.
-        """
-        y_names = columns.targets if targets else []
-        names = [*columns.features, *y_names]
-        n_feature = len(columns.x_names())
-        starts = {name: place.start for name, place in columns.slices().items()}  # the first column of each name
-        starts |= {name: n_feature + index for index, name in enumerate(y_names)}
-        faults = Faults(self.path)
-        roundings = {name: Rounding() for name in names if check_rounding and name not in columns.categories}
-        with reading(self.path):
-            for first, batch in self._batches(names):
-                rows = np.zeros((len(batch[names[0]]), n_feature + len(y_names)), np.float32)
-                for name, column in batch.items():
-                    start = starts[name]
-                    if name in columns.categories:
-                        codes, problems = cells.codes(column, columns.categories[name])
-                        rows[np.arange(len(rows)), start + codes] = 1  # wrong where the code is -1, which is a fault
-                    else:
-                        values, problems = cells.numbers(column)
-                        rows[:, start], out_of_range = cells.narrowed(values)
-                        problems = problems | out_of_range
-                    faults.add(name, column, problems, first)
-                    if name in roundings and not faults:
-                        roundings[name].add(values, rows[:, start])
-                if not faults:
-                    yield rows
-        if not faults:
-            found = {name: rounding.fault() for name, rounding in roundings.items()}
-            faults.lines = [f"column {printable(name)}: {fault}" for name, fault in found.items() if fault]
-        faults.check()
-
-    def _batches(self, names: list[str]) -> Iterator[tuple[int, dict[str, pa.Array]]]:
-        """Yield batches of at least one row: the number of the first row, and these columns by name."""
+    def _batches(self, names: Sequence[str]) -> Iterator[tuple[int, dict[str, pa.Array], Notation]]:
+        """Yield batches of at least one row: the number of the first row, these columns by name, and their notation."""
         first = 1
-        for path in self.files:
-            with reading(path):
-                raw = _found(path, names)
-                for batch in batches_of(path, list(raw.values())):
+        for file in self.files:
+            with user_errors(file.path):
+                written = _columns_named(file, names)
+                notation = Notation(file.decimal, self.missing)
+                for batch in file.batches(list(written.values())):
                     if len(batch):
-                        yield first, {name: batch.column(raw[name]) for name in names}
+                        yield first, {name: batch.column(written[name]) for name in names}, notation
                         first += len(batch)
                         if self.advance:
                             self.advance(len(batch))
@@ -117,24 +115,40 @@ class Table:
             raise UserError(f"{self.path}: has no rows")
 
 
-def _found(path: str, names: list[str]) -> dict[str, str]:
-    """Return each of these names as it is written in the file, perhaps with space around it.
+def converted_to(column: Feature, cells: pa.Array, notation: Notation) -> tuple[Cells, np.ndarray, np.ndarray]:
+    """Return cells as this column has them; which of them are of another kind, and which are in no column, bool (n,).
+
+    Both are missing in what is returned.
+    """
+    none = np.zeros(len(cells), bool)
+    if not readable(cells.type):
+        return converted_to(column, pa.nulls(len(cells), pa.string()), notation)[0], ~none, none
+    if isinstance(column, Category):
+        return coded(cells, notation), none, none
+    if isinstance(column, Date):
+        return *moments(cells, column.form, notation), none
+    values, texts = parsed(cells, notation)
+    numbers, problems = narrowed(values)
+    unusable = np.any(list(problems.values()), axis=0)
+    return np.where(unusable, np.nan, numbers), pc.is_valid(texts).to_numpy(zero_copy_only=False), unusable
+
+
+def _columns_named(file: File, names: Sequence[str]) -> dict[str, str]:
+    """Return these names as they are written in the file: perhaps with space around them, or in decomposed Unicode.
 
     Raises UserError unless the file has exactly one column of each name.
     """
     header: dict[str, list[str]] = {}
-    for raw in header_of(path):
-        header.setdefault(raw.strip(), []).append(raw)
-    counts = {name: len(header.get(name, [])) for name in names}
+    for written in file.header:
+        header.setdefault(normal_name(written), []).append(written)
+    counts = {name: len(header.get(normal_name(name), [])) for name in names}
     if missing := [name for name, count in counts.items() if count == 0]:
-        wrong_separator = len(header) == 1 and re.search(r"[,;\t|]", next(iter(header)))
-        there = f"{_listed(list(header))}{SEPARATORS if wrong_separator else ''}"
-        raise UserError(f"{path}: has no column {_listed(missing)}: it has {there}")
-    if "" in counts:
-        raise UserError(f"{path}: has a column without a name: name it, or list the others in generate.features")
+        looks_like_data = any(NUMBER_LIKE.fullmatch(name) for name in header)
+        advice = ": its first row looks like data: write a line of column names above it" if looks_like_data else ""
+        raise UserError(f"{file.path}: has no column {_listed(missing)}: it has {_listed(list(header))}{advice}")
     if several := [name for name, count in counts.items() if count > 1]:
-        raise UserError(f"{path}: has more than one column {_listed(several)}: give them different names")
-    return {name: header[name][0] for name in names}
+        raise UserError(f"{file.path}: has more than one column {_listed(several)}: give them different names")
+    return {name: header[normal_name(name)][0] for name in names}
 
 
 def _listed(names: list[str]) -> str:

@@ -9,9 +9,10 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from stages.runtime.errors import UserError, counted, one_line, printable
+from stages.tables.dialect import Dialect, dialect_of
 from stages.tables.records import Records
 
-DELIMITERS = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
+TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 BLOCK_BYTES = 1 << 20  # of CSV, parsed at a time; a row may span two blocks at most
 BATCH_VALUES = 1 << 18  # of Parquet, read at a time
 EXPLANATIONS = {  # to show instead of messages from Arrow that contain these words
@@ -19,20 +20,20 @@ EXPLANATIONS = {  # to show instead of messages from Arrow that contain these wo
     "zlib": "it is not compressed by gzip: compress it again",
     "Truncated compressed": "it is incomplete: compress it again",
     "Parquet": "it is not a Parquet file, or is damaged: write it again",
-    "UTF8": "it is not UTF-8 text: save it as UTF-8",
-    "utf-8": "it is not UTF-8 text: save it as UTF-8",
-    "\0": "it is not UTF-8 text: save it as UTF-8",
+    "UTF8": "it is not UTF-8 text: name its encoding, such as cp1252, in generate.encoding, or save it as UTF-8",
+    "utf-8": "it is not UTF-8 text: name its encoding, such as cp1252, in generate.encoding, or save it as UTF-8",
+    "\0": "it is not UTF-8 text: name its encoding, such as cp1252, in generate.encoding, or save it as UTF-8",
 }
 
 
 def files_of(path: str) -> list[str]:
     """Return the files of a table: the path itself, or all files in that folder. Raises UserError if it is no table."""
     if not Path(path).is_dir():
-        if not path.endswith((*DELIMITERS, ".parquet")):
-            kinds = f"{', '.join(DELIMITERS)} or .parquet file, or a folder of .parquet files"
+        if not path.endswith((*TEXT, ".parquet")):
+            kinds = f"{', '.join(TEXT)} or .parquet file, or a folder of .parquet files"
             raise UserError(f"{path}: must be a {kinds}")
         return [path]
-    names = sorted(each.name for each in Path(path).iterdir() if not each.name.startswith((".", "_")))
+    names = sorted(file.name for file in Path(path).iterdir() if not file.name.startswith((".", "_")))
     if others := [name for name in names if not name.endswith(".parquet")]:
         raise UserError(f"{path}: must contain only .parquet files, got {printable(others[0])}")
     if not names:
@@ -40,37 +41,47 @@ def files_of(path: str) -> list[str]:
     return [f"{path.rstrip('/')}/{name}" for name in names]
 
 
-def header_of(path: str) -> list[str]:
-    """Return the names of a file's columns, as they are written there."""
-    if path.endswith(".parquet"):
-        return parquet.read_schema(path).names
-    with _csv(path) as (reader, _):
-        return reader.schema.names
+class File:
+    """A file of a table, which can be read repeatedly. Raises UserError as `dialect_of` does."""
 
+    def __init__(self, path: str, encoding: str | None) -> None:
+        self.path = path
+        self.dialect = None if path.endswith(".parquet") else dialect_of(path, encoding)
+        if not self.dialect:
+            self.header = parquet.read_schema(path).names
+            return
+        with _csv(path, self.dialect) as (reader, _):
+            self.header = reader.schema.names  # as they are written
 
-def batches_of(path: str, names: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield these columns of a file in batches: as text if the file is CSV, with the file's own types if Parquet.
+    @property
+    def decimal(self) -> str:
+        """The sign before decimals."""
+        return self.dialect.decimal if self.dialect else "."
 
-    Raises UserError at the end unless the batches have all rows of the file.
-    """
-    rows = 0
-    if path.endswith(".parquet"):
-        # Without pre_buffer, a row group is read in pieces, however large it is.
-        with parquet.ParquetFile(
-            path, pre_buffer=False, buffer_size=BLOCK_BYTES, page_checksum_verification=True
-        ) as file:
-            for batch in file.iter_batches(1 + BATCH_VALUES // len(names), columns=names):
-                rows += len(batch)
-                yield batch
-            expected = file.metadata.num_rows
-    else:
-        with _csv(path, names) as (reader, records):
-            for batch in reader:
-                rows += len(batch)
-                yield batch
-            expected = records.count - 1  # without the header
-    if rows != expected:
-        raise UserError(f"{path}: cannot be read: has {counted(expected, 'row')}, but {rows} were read: save it again")
+    def batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
+        """Yield these columns in batches: as text if the file is CSV, with the file's own types if Parquet.
+
+        Raises UserError at the end unless the batches have all rows of the file.
+        """
+        rows = 0
+        if self.dialect:
+            with _csv(self.path, self.dialect, names) as (reader, records):
+                for batch in reader:
+                    rows += len(batch)
+                    yield batch
+                expected = records.count - 1  # without the header
+        else:
+            # Without pre_buffer, a row group is read in pieces, however large it is.
+            with parquet.ParquetFile(
+                self.path, pre_buffer=False, buffer_size=BLOCK_BYTES, page_checksum_verification=True
+            ) as file:
+                for batch in file.iter_batches(1 + BATCH_VALUES // len(names), columns=names):
+                    rows += len(batch)
+                    yield batch
+                expected = file.metadata.num_rows
+        if rows != expected:
+            had = f"has {counted(expected, 'row')}, but {rows} were read"
+            raise UserError(f"{self.path}: cannot be read: {had}: save it again")
 
 
 class _ScannedStream:
@@ -94,24 +105,23 @@ class _ScannedStream:
 
 
 @contextmanager
-def _csv(path: str, names: list[str] | None = None) -> Iterator[tuple[csv.CSVStreamingReader, Records]]:
+def _csv(
+    path: str, dialect: Dialect, names: list[str] | None = None
+) -> Iterator[tuple[csv.CSVStreamingReader, Records]]:
     """Yield a reader of a file, and the records among the bytes that it has read.
 
     It reads these columns, as text; without names, all columns, with types that Arrow infers.
     Raises UserError if a row is longer or shorter than the header, and as `Records.feed` does.
     """
-    with Path(path).open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    if zipped and not path.endswith(".gz"):
-        raise UserError(f"{path}: is compressed by gzip: name it {path}.gz")
-    delimiter = next(delimiter for suffix, delimiter in DELIMITERS.items() if path.endswith(suffix))
-    records = Records(path, delimiter, BLOCK_BYTES)
+    records = Records(path, dialect.separator, BLOCK_BYTES)
     try:
         with pa.input_stream(path, compression="gzip" if path.endswith(".gz") else None) as stream:
+            if not dialect.encoding.startswith("utf-8"):
+                stream = pa.transcoding_input_stream(stream, dialect.encoding, "utf-8")
             reader = csv.open_csv(
                 _ScannedStream(stream, records),
                 csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),  # threads would not number the rows
-                csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                csv.ParseOptions(delimiter=dialect.separator, newlines_in_values=True),
                 csv.ConvertOptions(
                     include_columns=names,
                     column_types=dict.fromkeys(names or [], pa.string()),
@@ -128,7 +138,7 @@ def _csv(path: str, names: list[str] | None = None) -> Iterator[tuple[csv.CSVStr
 
 
 @contextmanager
-def reading(path: str) -> Iterator[None]:
+def user_errors(path: str) -> Iterator[None]:
     """Turn whatever goes wrong as the block reads a table into a UserError. MemoryError passes through."""
     try:
         yield
