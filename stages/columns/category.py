@@ -66,7 +66,10 @@ class Category(Kind):
             words.append(f"{self.gaps} missing, a level of their own")
         return "; ".join(words)
 
-    def other(self, cells: Texts) -> np.ndarray:
-        """Return which cells have a value that is not a level, bool (n,)."""
+    def unlike_training(self, cells: Cells) -> np.ndarray:
+        assert isinstance(cells, Texts)
         levels = set(self.levels)
         return np.array([*(value not in levels for value in cells.values), False])[cells.codes]
+
+    def limits(self) -> str:
+        return "rare or new"

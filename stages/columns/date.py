@@ -60,6 +60,12 @@ class Date(Kind):
         filled = f"; {self.gaps} missing, filled with the median" if self.gaps else ""
         return f"dates, in days since {origin}{of_periods}{filled}"
 
+    def unlike_training(self, cells: Cells) -> np.ndarray:
+        return np.zeros(len(cells), bool)  # new dates are what a model is for
+
+    def limits(self) -> str:
+        return ""
+
 
 def _varies(days: np.ndarray, period: float) -> bool:
     return bool(abs(np.exp(2j * np.pi * days / period).mean()) < STEADY)

@@ -32,6 +32,14 @@ class Kind(BaseModel, ABC):
     def decision(self) -> str:
         """Return what was decided about its cells that a reader of the results should know; empty if nothing."""
 
+    @abstractmethod
+    def unlike_training(self, cells: Cells) -> np.ndarray:
+        """Return which cells, (n,), are so unlike the training rows that a prediction may be far off: bool (n,)."""
+
+    @abstractmethod
+    def limits(self) -> str:
+        """Return what such cells are, to follow a number of rows: `values far outside the training range 1 to 9`."""
+
     @property
     def width(self) -> int:
         """The number of its columns of x."""

@@ -1,5 +1,6 @@
 """A column of numbers."""
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -38,9 +39,17 @@ class Number(Kind):
     def decision(self) -> str:
         return f"{self.gaps} missing, filled with {self.fill:.6g}" if self.gaps else ""
 
-    def far_outside(self, cells: np.ndarray) -> np.ndarray:
-        """Return which cells, (n,), are outside the training range by more than the width of the range: bool (n,)."""
+    def unlike_training(self, cells: Cells) -> np.ndarray:
+        assert isinstance(cells, np.ndarray)
+        low, high = self.far_limits()
+        return (cells < low) | (cells > high)
+
+    def limits(self) -> str:
+        return f"far outside the training range {self.low:.6g} to {self.high:.6g}"
+
+    def far_limits(self) -> tuple[float, float]:
+        """Return the values from which on a cell is outside the training range by more than the range's own width."""
         if self.low is None or self.high is None:
-            return np.zeros(len(cells), bool)
+            return -math.inf, math.inf
         width = self.high - self.low
-        return (cells < self.low - width) | (cells > self.high + width)
+        return self.low - width, self.high + width

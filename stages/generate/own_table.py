@@ -88,28 +88,3 @@ class OwnTable(Section):
         if seed is None and info.data.get("test_fraction") is not None:
             raise ValueError("must be given with generate.test_fraction")
         return seed
-
-
-def points_of_table(settings: OwnTable, advance: Callable[[int], None]) -> tuple[Dataset, Dataset]:
-    """Return the points to train on and those to test on; call `advance` with how many more rows have been read.
-
-    Raises UserError with all faults of a table.
-    """
-    from stages.tables.table import Table  # late: pyarrow takes a moment to import, which the curve does not need
-
-    table, targets = Table(settings.path, advance), settings.targets
-    features = settings.features or [name for name in table.names if name not in targets]
-    table.check([*features, *targets, *settings.categories])
-    if not features:
-        raise UserError(f"{settings.path}: has no columns other than the target")
-    columns = Columns(features=features, targets=targets, categories=table.values(settings.categories))
-    pieces = list(split.in_pieces(table.rows(columns, check_rounding=True)))
-    n = sum(map(len, pieces))
-    if settings.test_path is not None:
-        pieces += split.in_pieces(Table(settings.test_path, advance).rows(columns))
-        return split.train_and_test(pieces, np.arange(sum(map(len, pieces))) >= n, columns)
-    assert settings.test_fraction and settings.seed is not None  # as the schema demands
-    is_test = split.choose_test_rows(settings.path, n, settings.test_fraction, settings.seed)
-    train, test = split.train_and_test(pieces, is_test, columns)
-    split.check_categories(settings.path, train, test, is_test)
-    return train, test

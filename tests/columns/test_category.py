@@ -23,7 +23,7 @@ def test_values_of_three_training_rows_are_levels_the_rarer_ones_share_a_level_a
     cells = texts("us", "jp", "new", None)
     assert column.encode(cells).tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
     assert column.decode(column.encode(cells)) == ["us", "(rare)", "(rare)", ""]
-    assert column.other(cells).tolist() == [False, True, True, False]
+    assert column.unlike_training(cells).tolist() == [False, True, True, False]
     assert column.decision() == "a category of 2 levels; 2 rare values in one more; 1 missing, a level of their own"
 
 

@@ -29,13 +29,8 @@ def test_what_was_encoded_is_decoded_to_the_same_float32() -> None:
     assert np.array_equal(np.array(decoded[:-1], np.float32), cells[:-1])
 
 
-def test_far_outside_is_beyond_the_range_by_more_than_its_width() -> None:
+def test_a_number_is_unlike_training_beyond_the_range_by_more_than_its_width() -> None:
     column = Number.fit("model_year", numbers(1970, 1982))
-    assert column.far_outside(numbers(1957, 1958, 1994, 1995, 70, np.nan)).tolist() == [
-        True,
-        False,
-        False,
-        True,
-        True,
-        False,
-    ]
+    unlike = column.unlike_training(numbers(1957, 1958, 1994, 1995, 70, np.nan))
+    assert unlike.tolist() == [True, False, False, True, True, False]
+    assert column.limits() == "far outside the training range 1970 to 1982"
