@@ -5,6 +5,7 @@ noise_variance, a float, if the variance of the noise in y is known; and columns
 columns have names.
 """
 
+import json
 import math
 import re
 import warnings
@@ -30,6 +31,7 @@ class Dataset(NamedTuple):
     y: Tensor  # float32 (n, n_output)
     noise_variance: float | None = None  # in units of y²; no model's mean squared error is lower on average
     columns: Columns | None = None
+    decisions: dict[str, str] | None = None  # what was decided about a table's columns, by name, for the metrics
 
     @property
     def names(self) -> Columns:
@@ -47,6 +49,8 @@ def write(path: str, dataset: Dataset) -> None:
     content = {name: value for name, value in dataset._asdict().items() if value is not None}
     if dataset.columns:
         content["columns"] = dataset.columns.model_dump_json()
+    if dataset.decisions:
+        content["decisions"] = json.dumps(dataset.decisions)
     _checked(path, content)
     with files.writing(path) as file:
         torch.save(content, file)
@@ -78,7 +82,7 @@ def evenly_spread(n: int, at_most: int) -> Tensor:
 
 def _checked(path: str, content: Any) -> Dataset:
     """Return what a file holds. Raises UserError if it breaks the contract above."""
-    optional = {"noise_variance", "columns"}
+    optional = {"noise_variance", "columns", "decisions"}
     if not (isinstance(content, dict) and content.keys() - optional == {"x", "y"}):
         raise UserError(f"{path}: must hold a dict of x, y and, optionally, noise_variance and columns")
     for name in ("x", "y"):
@@ -99,11 +103,11 @@ def _checked(path: str, content: Any) -> Dataset:
     variance = content.get("noise_variance", 0.0)
     if not (isinstance(variance, float) and 0 <= variance < float("inf")):
         raise UserError(f"{path}: noise_variance must be a finite float of at least 0, got {variance!r}")
-    dataset = Dataset(**content | {"columns": None})
+    dataset = Dataset(**content | {"columns": None, "decisions": _decisions(path, content.get("decisions", "{}"))})
     if "columns" in content:
         dataset = dataset._replace(columns=_named(path, content["columns"]))
     names = dataset.names
-    found, named = (dataset.x.shape[1], dataset.y.shape[1]), (len(names.x_names()), len(names.targets))
+    found, named = (dataset.x.shape[1], dataset.y.shape[1]), (len(names.x_names()), len(names.target_names))
     if named != found:
         raise UserError(f"{path}: columns must name {found[0]} of x and {found[1]} of y, got {named[0]} and {named[1]}")
     return dataset
@@ -114,6 +118,16 @@ def _named(path: str, text: Any) -> Columns:
         return Columns.model_validate_json(text)
     except ValueError as error:
         raise UserError(f"{path}: columns must be JSON text as stages/columns.py describes it") from error
+
+
+def _decisions(path: str, text: Any) -> dict[str, str] | None:
+    try:
+        decisions = json.loads(text)
+    except (TypeError, ValueError):
+        decisions = text
+    if not (isinstance(decisions, dict) and all(isinstance(words, str) for words in decisions.values())):
+        raise UserError(f"{path}: decisions must be JSON text, a mapping of texts")
+    return decisions or None
 
 
 def _plain(values: Tensor) -> bool:

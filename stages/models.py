@@ -146,7 +146,7 @@ def _blueprint(records: dict[str, bytes]) -> Blueprint:
     sizes = [len(records[f"data/{index}"]) // 4 for index in range(sum(name.startswith("data/") for name in records))]
     weight, bias, *_, last = sizes[4 if columns else 0 :]  # after the means and deviations
     blueprint = Blueprint(weight // bias, bias, last, columns)
-    if columns and (len(columns.x_names()), len(columns.targets)) != (blueprint.n_feature, blueprint.n_output):
+    if columns and (len(columns.x_names()), len(columns.target_names)) != (blueprint.n_feature, blueprint.n_output):
         raise ValueError
     return blueprint
 

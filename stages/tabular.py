@@ -24,7 +24,7 @@ class Tabular(nn.Module):
     def __init__(self, net: nn.Module, columns: Columns) -> None:
         super().__init__()
         self.columns = columns.model_dump_json()
-        n_feature, n_output = len(columns.x_names()), len(columns.targets)
+        n_feature, n_output = len(columns.x_names()), len(columns.target_names)
         self.register_buffer("x_mean", torch.zeros(n_feature, dtype=torch.float64))
         self.register_buffer("x_deviation", torch.ones(n_feature, dtype=torch.float64))
         self.register_buffer("y_mean", torch.zeros(n_output, dtype=torch.float64))

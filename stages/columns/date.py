@@ -29,7 +29,7 @@ class Date(Kind):
         """Return the column that has these training rows, float64 (n,), not all of them missing."""
         known = cells[~np.isnan(cells)]
         gaps, origin, fill = len(cells) - len(known), float(known.min()), float(np.median(known))
-        periods = [name for name, days in PERIODS.items() if np.ptp(known) >= days and _varies(known, days)]
+        periods = [name for name, days in PERIODS.items() if np.ptp(known) + 1 >= days and _varies(known, days)]
         return Date.model_validate(
             {"name": name, "gaps": gaps, "form": form, "origin": origin, "fill": fill, "periods": periods}
         )

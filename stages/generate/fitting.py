@@ -80,8 +80,6 @@ def _of_another_kind(column: "Column", feature: Feature) -> str:
     return f"{values} that are no {noun}, such as {short(column.example)}, {where}, count as missing"
 
 
-def unlike_training(features: list[Feature], columns: Mapping[str, "Column"], test: np.ndarray) -> Decisions:
-    """Return how many of the test rows, int (n,), are unlike the training rows in a column, by its name."""
-    counts = {feature: int(feature.unlike_training(columns[feature.name].cells[test]).sum()) for feature in features}
-    tests = counted(len(test), "test row")
-    return {feature.name: f"{count} of {tests} {feature.limits()}" for feature, count in counts.items() if count}
+def add(decisions: Decisions, name: str, words: str) -> None:
+    """Add to what was decided about a column."""
+    decisions[name] = f"{decisions[name]}; {words}" if name in decisions else words

@@ -1,17 +1,13 @@
 """Take the training and test points from the user's own table."""
 
+import codecs
 import re
-from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
-from stages.columns import Columns
-from stages.dataset import Dataset
-from stages.generate import split
-from stages.runtime.errors import UserError, short
+from stages.runtime.errors import short
 from stages.runtime.params import Exact, Section, must_be
 
 
@@ -20,6 +16,11 @@ def _below_raw(path: str) -> str:
     if folders[:2] != ("data", "raw") or ".." in re.split(r"[/\\]", path):
         raise ValueError("must be in data/raw/, where DVC notices changes, e.g. data/raw/houses.csv")
     return path
+
+
+def _known_encoding(name: str) -> str:
+    codecs.lookup(name)
+    return name
 
 
 def _different(names: list[str]) -> list[str]:
@@ -45,15 +46,26 @@ class OwnTable(Section):
     path: TablePath
     target: Annotated[Name | SomeNames, must_be("the name of a column, or a list of different names, as text")]
     features: Annotated[SomeNames | None, must_be("null, or a list of different names, as text")]
-    categories: Annotated[Names, must_be("a list of different names, as text")] = Field(default_factory=list)
+    categories: Annotated[Names | None, must_be("null, or a list of different names, as text")] = None
+    missing: Annotated[list[str | int | float], must_be("a list of texts and numbers")] = Field(default_factory=list)
+    day_first: bool | None = None
+    encoding: (
+        Annotated[str, AfterValidator(_known_encoding), must_be("the name of a text encoding, such as cp1252")] | None
+    ) = None
     test_fraction: Annotated[float, Field(gt=0, lt=1), Exact] | None = None
     test_path: Annotated[TablePath | None, Field(validate_default=True)] = None
+    test_latest: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, validate_default=True)
 
     @property
     def targets(self) -> list[str]:
         """The names of the targets, as a list even if there is only one."""
         return _listed(self.target)
+
+    @property
+    def missing_texts(self) -> list[str]:
+        """The cells that mean a missing value, besides those that always do, as text."""
+        return [str(cell) for cell in self.missing]
 
     @field_validator("features", "categories")
     @classmethod
@@ -65,9 +77,9 @@ class OwnTable(Section):
 
     @field_validator("categories")
     @classmethod
-    def _among_features(cls, categories: list[str], info: ValidationInfo) -> list[str]:
+    def _among_features(cls, categories: list[str] | None, info: ValidationInfo) -> list[str] | None:
         features = info.data.get("features")
-        if features and (others := [name for name in categories if name not in features]):
+        if features and categories and (others := [name for name in categories if name not in features]):
             raise ValueError(f"must name only columns in generate.features, not {short(others[0])}")
         return categories
 
@@ -84,7 +96,14 @@ class OwnTable(Section):
 
     @field_validator("seed")
     @classmethod
-    def _for_a_fraction(cls, seed: int | None, info: ValidationInfo) -> int | None:
-        if seed is None and info.data.get("test_fraction") is not None:
+    def _for_a_draw(cls, seed: int | None, info: ValidationInfo) -> int | None:
+        if seed is None and info.data.get("test_fraction") is not None and not info.data.get("test_latest"):
             raise ValueError("must be given with generate.test_fraction")
         return seed
+
+    @field_validator("test_latest")
+    @classmethod
+    def _with_a_fraction(cls, latest: bool, info: ValidationInfo) -> bool:
+        if latest and info.data.get("test_path") is not None:
+            raise ValueError("must be false with generate.test_path")
+        return latest

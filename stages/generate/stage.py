@@ -4,6 +4,7 @@ params.yaml, data/raw → data/train.pt, data/test.pt: on the curve, evenly spac
 each with noise; or the rows of a table.
 """
 
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 from stages import dataset
 from stages.dataset import Dataset
 from stages.generate.curve import Curve, noise_variance, quadratic
-from stages.generate.own_table import OwnTable, points_of_table
-from stages.runtime.errors import counted
+from stages.generate.own_table import OwnTable
+from stages.runtime.errors import counted, printable
 from stages.runtime.params import StageParams
 from stages.runtime.progress import showing
 
@@ -53,6 +54,13 @@ def points_of_curve(curve: Curve) -> tuple[Dataset, Dataset]:
     return train, test
 
 
+def points_of_table(table: OwnTable, advance: Callable[[int], None]) -> tuple[Dataset, Dataset]:
+    """Read both sets of points; call `advance` with how many more rows have been read."""
+    from stages.generate import table_points  # late: pyarrow takes a moment to import, which the curve does not need
+
+    return table_points.points_of_table(table, advance)
+
+
 def run(params: Params) -> str:
     """Draw both sets of points, or read them, and write them; return how many they are."""
     source = params.generate
@@ -63,4 +71,5 @@ def run(params: Params) -> str:
             dataset.write(path, points)
             advance(len(points.x))
     numbers = f"{counted(len(train.x), 'training point')}, {counted(len(test.x), 'test point')}"
-    return f"{numbers} -> data/train.pt, data/test.pt"
+    decisions = [f"{printable(name)}: {decision}" for name, decision in (train.decisions or {}).items()]
+    return "\n".join([*decisions, f"{numbers} -> data/train.pt, data/test.pt"])

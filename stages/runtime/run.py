@@ -62,7 +62,9 @@ def run(stage: str) -> None:
         if writes and hasattr(module, "finish"):
             module.finish()
     if writes and did:
-        print(f"{stage}: {did} ({duration(time.monotonic() - began)})", file=sys.stderr)
+        *remarks, summary = did.splitlines()
+        for line in (*remarks, f"{summary} ({duration(time.monotonic() - began)})"):
+            print(f"{stage}: {line}", file=sys.stderr)
 
 
 def sources(stage: str) -> Iterator[str]:

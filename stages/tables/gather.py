@@ -18,11 +18,11 @@ MOST_TEXTS = 1 << 20  # different ones that are kept of a column
 class Column(NamedTuple):
     """The cells of a column, and what kind of column they make."""
 
-    kind: Literal["number", "category", "date", "mixed", "empty", "unreadable"]
+    kind: Literal["number", "category", "date", "ambiguous", "mixed", "empty", "unreadable"]
     cells: Cells
-    other: np.ndarray  # which cells are text where the rest is not, bool (n,); they count as missing
-    example: str = ""  # one of those; of an unreadable column, the type of its cells
-    forms: Sequence[str] = ()  # of dates: those of FORMS in which they can be read
+    other: np.ndarray  # which cells are of another kind than the rest, bool (n,), and missing in `cells`
+    example: str = ""  # one of those; of ambiguous dates, one of them; of an unreadable column, the type of its cells
+    forms: Sequence[str] = ()  # of dates: how they are written, one of FORMS; two if that is ambiguous
 
 
 class Gathering:
@@ -64,8 +64,11 @@ class Gathering:
         codes = np.array([*(self.texts.get(value, 0) for value in values), -1], np.int32)
         return codes[different.indices.fill_null(-1).to_numpy(zero_copy_only=False)]
 
-    def column(self) -> Column:
-        """Return the column, and forget what was gathered."""
+    def column(self, day_first: bool | None) -> Column:
+        """Return the column, and forget what was gathered.
+
+        day_first: whether 1/2/2020 is in February; None if that is to be told by the other dates of the column.
+        """
         numbers, texts = np.concatenate(self.numbers), Texts(np.concatenate(self.codes), list(self.texts))
         self.numbers, self.codes, self.texts = [], [], {}
         is_number, is_text = ~np.isnan(numbers), texts.codes >= 0
@@ -74,14 +77,14 @@ class Gathering:
         if self.dates:
             return Column("date", numbers, is_text, forms=["year-month-day"])
         if is_text.any() and not is_number.any():
-            return self._of_texts(texts)
+            return self._of_texts(texts, day_first)
         if not is_number.any():
             return Column("empty", numbers, is_text)
         few = is_text.sum() <= STRAY * (is_number.sum() + is_text.sum())
         example = texts.values[texts.codes[is_text.argmax()]] if is_text.any() else ""
         return Column("number" if few else "mixed", numbers, is_text, example)
 
-    def _of_texts(self, texts: Texts) -> Column:
+    def _of_texts(self, texts: Texts, day_first: bool | None) -> Column:
         """Return a column of dates if nearly all cells are, in one form at least, else a category."""
         none = np.zeros(len(texts), bool)
         if self.as_text:
@@ -89,14 +92,19 @@ class Gathering:
         is_text = texts.codes >= 0
         counts = np.bincount(texts.codes[is_text], minlength=len(texts.values))
         values = pa.array(texts.values, pa.string())
-        readings = {form: days(values, form) for form in FORMS}
+        excluded = {None: "none", True: "month/", False: "day/"}[day_first]
+        candidates = [form for form in FORMS if not form.startswith(excluded)]
+        readings = {form: days(values, form) for form in candidates}
         wrong = {form: counts[np.isnan(reading)].sum() for form, reading in readings.items()}
         least = min(wrong.values())
         if least > STRAY * counts.sum():
             return Column("category", texts, none)
-        best, *others = (form for form in FORMS if wrong[form] == least)
-        forms = [best, *(form for form in others if not np.array_equal(readings[form], readings[best], equal_nan=True))]
+        best, *others = (form for form in candidates if wrong[form] == least)
         moments = np.append(readings[best], np.nan)[texts.codes]
+        for form in others:
+            differs = np.flatnonzero(readings[form] != readings[best])  # nan, of either, included
+            if len(differs):
+                return Column("ambiguous", moments, none, texts.values[differs[0]], [best, form])
         other = is_text & np.isnan(moments)
         example = texts.values[texts.codes[other.argmax()]] if other.any() else ""
-        return Column("date", moments, other, example, forms)
+        return Column("date", moments, other, example, [best])

@@ -68,9 +68,10 @@ class Table:
         """Return the digests of the table's files."""
         return {files.digest_when_read(file.path) for file in self.files}
 
-    def gather(self, names: Sequence[str], as_text: Sequence[str]) -> dict[str, Column]:
-        """Return these columns, of a kind that all of their cells together tell; those `as_text` are categories.
+    def gather(self, names: Sequence[str], as_text: Sequence[str], day_first: bool | None = None) -> dict[str, Column]:
+        """Return these columns, each of the kind that its cells tell; those in `as_text` are categories.
 
+        day_first: see `Gathering.column`.
         Raises UserError at the end of the table with all faults in its cells.
         """
         gathering = {name: Gathering(as_text=name in as_text) for name in names}
@@ -84,7 +85,7 @@ class Table:
             if not faults and (fault := column.rounding.fault())
         ]
         faults.raise_any()
-        return {name: gathering.pop(name).column() for name in names}
+        return {name: gathering.pop(name).column(day_first) for name in names}
 
     def batches(self, columns: Columns, *, targets: bool) -> Iterator[Batch]:
         """Yield the rows in batches, as these columns have them, the targets only if asked for."""
