@@ -22,6 +22,7 @@ from stages.runtime import files
 from stages.runtime.errors import UserError
 from stages.tables import table
 from stages.tables.table import Table
+from tests.conftest import PROJECT
 
 CASES = settings(
     max_examples=int(os.environ.get("FUZZ", "200")),
@@ -137,9 +138,10 @@ def test_a_category_has_a_column_for_each_sorted_value_whatever_the_kind_of_file
         (b"a,b\xff\n1,1\n", "cannot be read: it is not UTF-8 text: save it as UTF-8"),
         ("a,b\n".encode("utf-16"), "cannot be read: it is not UTF-8 text: save it as UTF-8"),
         ({"a": [b"\xff"], "b": [1]}, "column a: 1 value is of type binary, in row 1: "),
+        ("a,b\n1,2\n" + "x" * (3 << 20), "line 3: this row is longer than 1 MiB: shorten it"),
         (
             'a,b\n1,"' + "2,3\n" * (1 << 20),
-            "cannot be read: a row is longer than 1 MiB: look for an unclosed quote",
+            "line 2: the quote that opens here is not closed within 1 MiB: close it, or remove it",
         ),
     ],
 )
@@ -147,6 +149,52 @@ def test_a_table_whose_shape_is_wrong_is_refused_in_one_line(content: Any, messa
     columns = Columns(features=["a"], targets=["c"]) if "column c:" in message else A_TO_B
     (line,) = told(saved(content), columns)
     assert line.startswith(message) if message.endswith(" ") else line == message
+
+
+AUTO_MPG = (PROJECT / "data/raw/auto-mpg.csv").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("column", [0, 3, 7])
+@pytest.mark.parametrize("rows", [{200: '"{}'}, {200: '"{}', 300: '"{}'}, {200: '"{}', 300: '{}"'}, {392: '"{}'}])
+def test_a_quote_that_would_swallow_rows_is_refused_with_the_line_where_it_opens(
+    column: int, rows: dict[int, str]
+) -> None:
+    lines = [f"{line},note" for line in AUTO_MPG]
+    for row, pattern in rows.items():
+        values = lines[row].split(",")
+        values[column] = pattern.format(values[column])
+        lines[row] = ",".join(values)
+    features = [name for index, name in enumerate(lines[0].split(",")[:3]) if index != column]
+    columns = Columns(features=features, targets=["weight"])
+    (line,) = told(saved("\n".join(lines)), columns)
+    assert line.startswith(f"line {min(rows) + 1}: ")
+
+
+def test_each_row_is_read_whether_it_is_in_one_member_of_a_compressed_file_or_in_several() -> None:
+    members = [gzip.compress(part) for part in (b"a,b\n1,", b"2\n", b"", b"3,4")]
+    Path("t.csv.gz").write_bytes(b"".join(members))
+    assert read("t.csv.gz") == [[1, 2], [3, 4]]
+    for harmed in (b"".join(members)[:-1], b"".join(members) + b"x", b"".join(members[:3]) + members[3][:5]):
+        Path("t.csv.gz").write_bytes(harmed)
+        assert told("t.csv.gz")[0].startswith("cannot be read: ")
+
+
+def test_each_row_is_read_from_several_row_groups_and_a_footer_with_another_number_is_refused() -> None:
+    values = pa.table({"a": range(5), "b": range(5)})
+    parquet.write_table(values, "t.parquet", row_group_size=2)
+    assert read("t.parquet") == [[i, i] for i in range(5)]
+    parquet.write_table(values, "t.parquet")
+    content = Path("t.parquet").read_bytes()
+    five, six = b"\x16\x0a\x19\x1c", b"\x16\x0c\x19\x1c"  # Thrift's num_rows, then the list of row groups
+    assert content.count(five) == 1
+    Path("t.parquet").write_bytes(content.replace(five, six))
+    assert told("t.parquet") == ["cannot be read: has 6 rows, but 5 were read: save it again"]
+
+
+def test_blank_lines_between_the_values_of_a_single_column_may_be_missing_values() -> None:
+    assert read(saved("a\n1\n2\n\n"), targets=False) == [[1], [2]]
+    with pytest.raises(UserError, match=r"^t.csv: line 3: is blank, and may be a missing value: fill it in, "):
+        read(saved("a\n1\n\n2\n"), targets=False)
 
 
 @pytest.mark.parametrize("kept", [-1, -9, 200, 10, 0])
