@@ -32,7 +32,7 @@ def files_of(path: str) -> list[str]:
             kinds = f"{', '.join(DELIMITERS)} or .parquet file, or a folder of .parquet files"
             raise UserError(f"{path}: must be a {kinds}")
         return [path]
-    names = sorted(each.name for each in Path(path).iterdir() if not each.name.startswith((".", "_")))
+    names = sorted(file.name for file in Path(path).iterdir() if not file.name.startswith((".", "_")))
     if others := [name for name in names if not name.endswith(".parquet")]:
         raise UserError(f"{path}: must contain only .parquet files, got {printable(others[0])}")
     if not names:
@@ -128,7 +128,7 @@ def _csv(path: str, names: list[str] | None = None) -> Iterator[tuple[csv.CSVStr
 
 
 @contextmanager
-def reading(path: str) -> Iterator[None]:
+def user_errors(path: str) -> Iterator[None]:
     """Turn whatever goes wrong as the block reads a table into a UserError. MemoryError passes through."""
     try:
         yield
