@@ -277,3 +277,25 @@ def test_nothing_in_the_project_runs_what_a_file_says() -> None:
                         assert keyword.value.value is not switches[keyword.arg], f"{path}:{node.lineno}"
                 if ast.unparse(node.func) == "torch.load" and path.parts[0] == "stages":
                     assert "weights_only" in {keyword.arg for keyword in node.keywords}, f"{path}:{node.lineno}"
+
+
+def test_git_keeps_the_bytes_of_tables(copy: Copy) -> None:
+    content = b"a,b\r\n1,2\r\n3,4\n"
+    for name in ("data/raw/t.csv", "data/raw/folder/t.tsv"):
+        (copy.path / name).parent.mkdir(exist_ok=True)
+        (copy.path / name).write_bytes(content)
+    copy.commit("tables")
+    copy.run("git", "clone", "-q", ".", "clone")
+    for name in ("data/raw/t.csv", "data/raw/folder/t.tsv"):
+        assert copy.read(f"clone/{name}") == content
+    (copy.path / "data/raw/t.csv").write_bytes(content + b"5,6\n")
+    assert "+5,6" in copy.run("git", "diff")
+
+
+def test_what_other_programs_leave_beside_a_table_leaves_generate_as_it_is(done: Copy) -> None:
+    (done.path / "data/raw/folder").mkdir()
+    for name in (".DS_Store", "folder/.DS_Store", ".~lock.auto-mpg.csv#", "folder/~$cars.xlsx", "~$cars.xls"):
+        (done.path / "data/raw" / name).write_bytes(b"1")
+    assert done.repro() == []
+    (done.path / "data/raw/folder/new.csv").write_bytes(b"1")
+    assert done.repro() == ["generate"]

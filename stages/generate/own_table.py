@@ -2,13 +2,28 @@
 
 import codecs
 import re
-from pathlib import PurePosixPath
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
-from stages.runtime.errors import short
+from stages.columns import Columns
+from stages.dataset import Dataset
+from stages.generate import split
+from stages.runtime.errors import UserError, short
 from stages.runtime.params import Exact, Section, must_be
+from stages.tables.names import normal_name
+
+
+def refuse_linked_folders(path: str) -> None:
+    """Raise UserError if a path leads through a link to a folder below data/raw: DVC does not follow such links."""
+    places = [PurePosixPath(path), *PurePosixPath(path).parents]
+    for place in (Path(place) for place in places if PurePosixPath("data/raw") in place.parents):
+        if place.is_symlink() and place.is_dir():
+            advice = "move the folder itself there, or link its files"
+            raise UserError(f"{place.as_posix()}: is a link to a folder, where DVC notices no changes: {advice}")
 
 
 def _below_raw(path: str) -> str:
@@ -19,7 +34,10 @@ def _below_raw(path: str) -> str:
 
 
 def _known_encoding(name: str) -> str:
-    codecs.lookup(name)
+    try:
+        codecs.lookup(name)
+    except LookupError as error:
+        raise ValueError("must be known to Python") from error
     return name
 
 
@@ -34,8 +52,9 @@ def _listed(target: str | list[str]) -> list[str]:
 
 
 TablePath = Annotated[str, AfterValidator(_below_raw)]
-Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]  # as in the header of a table
+Name = Annotated[str, AfterValidator(normal_name), StringConstraints(min_length=1)]
 Names = Annotated[list[Name], AfterValidator(_different)]
+Encoding = Annotated[str, AfterValidator(_known_encoding)]
 SomeNames = Annotated[Names, Field(min_length=1)]
 
 
@@ -49,9 +68,7 @@ class OwnTable(Section):
     categories: Annotated[Names | None, must_be("null, or a list of different names, as text")] = None
     missing: Annotated[list[str | int | float], must_be("a list of texts and numbers")] = Field(default_factory=list)
     day_first: bool | None = None
-    encoding: (
-        Annotated[str, AfterValidator(_known_encoding), must_be("the name of a text encoding, such as cp1252")] | None
-    ) = None
+    encoding: Annotated[Encoding | None, must_be("null, or the name of a text encoding, such as cp1252")] = None
     test_fraction: Annotated[float, Field(gt=0, lt=1), Exact] | None = None
     test_path: Annotated[TablePath | None, Field(validate_default=True)] = None
     test_latest: bool = False
@@ -94,16 +111,17 @@ class OwnTable(Section):
                 raise ValueError("must not be given with generate.test_fraction")
         return path
 
-    @field_validator("seed")
-    @classmethod
-    def _for_a_draw(cls, seed: int | None, info: ValidationInfo) -> int | None:
-        if seed is None and info.data.get("test_fraction") is not None and not info.data.get("test_latest"):
-            raise ValueError("must be given with generate.test_fraction")
-        return seed
-
     @field_validator("test_latest")
     @classmethod
     def _with_a_fraction(cls, latest: bool, info: ValidationInfo) -> bool:
         if latest and info.data.get("test_path") is not None:
             raise ValueError("must be false with generate.test_path")
         return latest
+
+    @field_validator("seed")
+    @classmethod
+    def _for_a_draw(cls, seed: int | None, info: ValidationInfo) -> int | None:
+        drawn = info.data.get("test_fraction") is not None and not info.data.get("test_latest")
+        if seed is None and drawn:
+            raise ValueError("must be given with generate.test_fraction")
+        return seed

@@ -10,7 +10,7 @@ import torch
 from stages.columns import Cells, Columns, Feature, Number
 from stages.dataset import Dataset
 from stages.generate.fitting import add, fit
-from stages.generate.own_table import OwnTable
+from stages.generate.own_table import OwnTable, refuse_linked_folders
 from stages.generate.split import choose_test_rows, latest_rows
 from stages.runtime.errors import UserError, counted, in_rows, printable, short
 from stages.tables.dates import days
@@ -26,6 +26,8 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
     Raises UserError with all faults of the table.
     """
     path, targets, categories = settings.path, settings.targets, settings.categories or []
+    for place in filter(None, (path, settings.test_path)):
+        refuse_linked_folders(place)
     table = Table(path, encoding=settings.encoding, missing=settings.missing_texts, advance=advance)
     table.require([*(settings.features or []), *targets, *categories])
     names = settings.features or [name for name in table.names if name and name not in targets]
@@ -52,7 +54,7 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
         test_y = y[test]
     else:
         (train_x,) = encoded(features, columns, train)
-        test_x, test_y, unusual = read_tests(settings, fitted, advance)
+        test_x, test_y, unusual = read_tests(settings, fitted, table.digests(), advance)
     for feature in features:
         if count := unusual[feature.name]:
             add(decisions, feature.name, f"{count} of {counted(len(test_x), 'test row')} {feature.limits()}")
@@ -67,14 +69,19 @@ def count_unusual(feature: Feature, cells: Cells) -> int:
     return int(feature.unlike_training(cells).sum())
 
 
-def read_tests(settings: OwnTable, columns: Columns, advance: Advance) -> tuple[np.ndarray, np.ndarray, Counter[str]]:
+def read_tests(
+    settings: OwnTable, columns: Columns, trained: set[str], advance: Advance
+) -> tuple[np.ndarray, np.ndarray, Counter[str]]:
     """Return x, (n, n_feature), and y, (n, n_output), of generate.test_path, and how many cells are unusual, by column.
 
-    Raises UserError if it holds the same rows as generate.path, or numbers that no column can hold.
+    Raises UserError if its files are among those trained on, by digest, or if it has numbers that no column can hold.
     """
     path = settings.test_path
     assert path is not None
     table = Table(path, encoding=settings.encoding, missing=settings.missing_texts, advance=advance)
+    if table.digests() <= trained:
+        rule = f"generate.test_path must be another table than generate.path, {settings.path}"
+        raise UserError(f"{path}: {rule}: both hold the same rows")
     xs, ys, unusual, unusable = [], [], Counter[str](), list[int]()
     for batch in table.batches(columns, targets=True):
         y = np.stack([batch.cells[name] for name in columns.target_names], axis=1)

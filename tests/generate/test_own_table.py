@@ -12,7 +12,7 @@ from stages.generate.own_table import OwnTable, points_of_table
 from stages.generate.stage import Params
 from stages.runtime import params
 from stages.runtime.errors import UserError
-from tests.conftest import LESSON
+from tests.conftest import LESSON, links
 
 SETTINGS: dict[str, Any] = {
     "source": "table",
@@ -213,3 +213,61 @@ def test_pieces_are_parted_as_if_they_were_one(monkeypatch: pytest.MonkeyPatch) 
     assert not pieces
     for part, expected in ((train, rows[~is_test]), (test, rows[is_test])):
         np.testing.assert_array_equal(np.hstack([part.x, part.y]), expected)
+
+
+def test_a_single_test_row_with_a_value_of_its_own_is_named() -> None:
+    message = told("c,price\na,1\nb,2\na,3\n", categories=["c"], test_fraction=0.34)
+    assert message == (
+        "data/raw/t.csv: column c: 'b' occurs only among the test rows, in row 2: "
+        "remove such rows, or choose another generate.seed"
+    )
+
+
+DECOMPOSED, COMPOSED = "Gro\u0308\u00dfe", "Gr\u00f6\u00dfe"
+
+
+@pytest.mark.parametrize("written", [DECOMPOSED, COMPOSED])
+@pytest.mark.parametrize("name", [DECOMPOSED, COMPOSED])
+def test_a_name_may_be_written_with_accents_of_their_own(written: str, name: str) -> None:
+    settings: dict[str, Any]
+    for settings in ({"features": [name]}, {"target": name, "features": ["price"]}, {"categories": [name]}):
+        train, _ = points(f"{written},price\n" + "1,2\n2,3\n" * 50, **settings)
+        assert COMPOSED in [*train.names.features, *train.names.targets]
+    with pytest.raises(UserError, match="features: must be null, or a list of different names"):
+        checked(SETTINGS | {"features": [DECOMPOSED, COMPOSED]})
+    with pytest.raises(UserError, match="features: must not name the target"):
+        checked(SETTINGS | {"features": [DECOMPOSED], "target": COMPOSED})
+
+
+@links
+@pytest.mark.parametrize("place", ["t.csv", "./t.csv", "link.csv", "hard.csv", "copy.csv"])
+def test_a_table_is_not_tested_on_itself(place: str) -> None:
+    Path("data/raw/t.csv").touch()
+    Path("data/raw/link.csv").symlink_to("t.csv")
+    Path("data/raw/hard.csv").hardlink_to("data/raw/t.csv")
+    Path("data/raw/copy.csv").write_text(table(10))
+    path = f"data/raw/{place}"
+    message = told(table(10), features=["area"], test_fraction="absent", test_path=path)
+    rule = "generate.test_path must be another table than generate.path, data/raw/t.csv: both hold the same rows"
+    assert message == f"{path}: {rule}"
+
+
+@links
+@pytest.mark.parametrize("key", ["path", "test_path"])
+def test_a_folder_behind_a_link_is_refused_since_dvc_does_not_see_it(key: str) -> None:
+    Path("elsewhere/inner").mkdir(parents=True)
+    Path("elsewhere/inner/t.csv").write_text(table(10))
+    Path("data/raw/link").symlink_to("../../elsewhere")
+    Path("data/raw/tables.csv").symlink_to("../../elsewhere/inner")
+    advice = "is a link to a folder, where DVC notices no changes: move the folder itself there, or link its files"
+    for path, link in (("link/inner/t.csv", "link"), ("tables.csv", "tables.csv")):
+        changes = {key: f"data/raw/{path}"} | ({"test_fraction": "absent"} if key == "test_path" else {})
+        assert told(table(10), features=["area"], **changes) == f"data/raw/{link}: {advice}"
+
+
+@links
+def test_a_link_to_a_file_is_read() -> None:
+    Path("t.csv").write_text(table(10))
+    Path("data/raw/link.csv").symlink_to("../../t.csv")
+    train, test = points("", path="data/raw/link.csv", features=["area"])
+    assert (len(train.x), len(test.x)) == (8, 2)

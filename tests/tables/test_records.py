@@ -24,9 +24,9 @@ def scan(content: bytes, piece: int = LONGEST, delimiter: str = ",") -> Records:
     return records
 
 
-def fault(content: str | bytes, **options: str) -> str:
+def fault(content: str | bytes, delimiter: str = ",") -> str:
     with pytest.raises(UserError) as caught:
-        scan(content.encode() if isinstance(content, str) else content, **options)
+        scan(content.encode() if isinstance(content, str) else content, delimiter=delimiter)
     message = str(caught.value)
     assert message.isprintable()
     return message.removeprefix("t.csv: ")

@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 from stages.columns import Columns
 from stages.runtime import files
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, short
 from stages.tables import table
 from stages.tables.table import Table
 from tests.conftest import PROJECT
@@ -117,6 +117,51 @@ def test_a_category_has_a_column_for_each_sorted_value_whatever_the_kind_of_file
         path = saved(content)
         assert Table(path).values(["c"]) == columns.categories
         assert read(path, columns) == [[0, 1, 0, 1, 2], [0, 0, 1, 3, 4], [1, 0, 0, 5, 6]]
+
+
+@pytest.mark.parametrize("identifier", [0, -7, 10_000_000_000, 2**53, -(2**53)])
+def test_an_identifier_is_the_same_category_in_whatever_type_it_is_stored(identifier: int) -> None:
+    Path("folder").mkdir()
+    decimals = [Decimal(f"{identifier}.00"), Decimal("2.50")]
+    columns = [
+        [identifier, 2],
+        pa.array([identifier, 2.5], pa.float64()),
+        pa.array([str(identifier), "2.5"]),
+        pa.array(decimals),
+        pa.array([float(identifier), 2.5]).dictionary_encode(),
+    ]
+    for number, column in enumerate(columns):
+        saved({"a": column, "b": [1, 1]}, f"folder/{number}.parquet")
+    assert Table("folder").values(["a"]) == {"a": sorted({str(identifier), "2", "2.5"})}
+
+
+def test_small_floats_and_infinities_are_categories_as_before() -> None:
+    values = pa.array([0.1, 5, -0.0, 65504, math.inf], pa.float32())
+    assert Table(saved({"a": values, "b": range(5)})).values(["a"]) == {"a": ["0", "0.1", "5", "65504", "inf"]}
+
+
+DECOMPOSED, COMPOSED = "Gro\u0308\u00dfe", "Gr\u00f6\u00dfe"
+
+
+@pytest.mark.parametrize("written", [DECOMPOSED, COMPOSED, f" {DECOMPOSED} "])
+@pytest.mark.parametrize("asked", [DECOMPOSED, COMPOSED])
+def test_names_and_categories_are_compared_without_regard_to_how_accents_are_encoded(written: str, asked: str) -> None:
+    path = saved(f"{written},b\n{DECOMPOSED},2\n{COMPOSED},3\n")
+    assert Table(path).names == [COMPOSED, "b"]
+    assert Table(path).values([asked]) == {asked: [COMPOSED]}
+    for value in (DECOMPOSED, COMPOSED):
+        assert read(path, Columns(features=[asked], targets=["b"], categories={asked: [value]})) == [[1, 2], [1, 3]]
+    both = saved(f"{DECOMPOSED},{COMPOSED},b\n1,2,3\n")
+    with pytest.raises(UserError, match=f"^t.csv: has more than one column {asked}: give them different names$"):
+        Table(both).require([asked])
+
+
+def test_rows_are_counted_once_however_often_they_are_read() -> None:
+    counts: list[int] = []
+    table = Table(saved("a,b\n1,2\n3,4\n"), counts.append)
+    columns = Columns(features=["a"], targets=["b"], categories=table.values(["a"]))
+    assert len(list(table.rows(columns))) == 1
+    assert counts == [2]
 
 
 @pytest.mark.parametrize(
@@ -227,13 +272,26 @@ def test_a_file_that_is_missing_or_of_another_kind_says_what_is_accepted() -> No
 def test_a_pipe_is_reported_rather_than_waited_for() -> None:
     os.mkfifo("t.csv")
     assert told("t.csv") == ["cannot be read: Not a regular file"]
+    Path("folder").mkdir()
+    saved({"a": [1], "b": [1]}, "folder/1.parquet")
+    os.mkfifo("folder/2.parquet")
+    with pytest.raises(UserError, match=r"^folder/2.parquet: cannot be read: Not a regular file$"):
+        Table("folder")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
+def test_a_pipe_in_the_place_of_a_file_that_was_read_is_a_change() -> None:
+    Table(saved("a,b\n1,2\n"))
+    Path("t.csv").unlink()
+    os.mkfifo("t.csv")
+    assert "t.csv" in files.changed()
 
 
 def test_a_column_without_a_name_is_refused_where_it_is_used() -> None:
     path = saved("a,b,\n1,2,3\n")
     assert read(path) == [[1, 2]]
     with pytest.raises(UserError, match=r"^t.csv: has a column without a name: name it, or list the others in "):
-        Table(path).check(["a", ""])
+        Table(path).require(["a", ""])
 
 
 NOT_NUMERIC = (
@@ -280,13 +338,19 @@ def test_a_missing_value_in_parquet_is_refused(missing: list[Any]) -> None:
         ("-1e39", "too large for float32", "choose a larger unit"),
         ("1e-38", "too close to 0 for float32", "choose a smaller unit"),
         ("-1e-300", "too close to 0 for float32", "choose a smaller unit"),
+        ("1e-400", "too close to 0 for float32", "choose a smaller unit"),
+        ("-0.00000012e-400", "too close to 0 for float32", "choose a smaller unit"),
+        ("0." + 400 * "0" + "1", "too close to 0 for float32", "choose a smaller unit"),
     ],
 )
 def test_a_number_that_float32_cannot_hold_is_refused(cell: str, problem: str, advice: str) -> None:
-    assert told(saved(f"a,b\n0,1\n{cell},1\n")) == [
-        f"column a: 1 value is {problem}, such as {cell!r}, in row 2: {advice}"
-    ]
+    for other in ("0", "0.000000e-400", "-.0E10", "true", "False"):
+        assert told(saved(f"a,b\n{other},1\n{cell},1\n")) == [
+            f"column a: 1 value is {problem}, such as {short(cell)}, in row 2: {advice}"
+        ]
     shown = float(cell)
+    if shown == 0:  # no number in Parquet is that small
+        return
     (line,) = told(saved({"a": [0.0, shown], "b": [1, 1]}))
     assert line == f"column a: 1 value is {problem}, such as {shown}, in row 2: {advice}"
 
@@ -381,6 +445,8 @@ def test_what_changes_while_a_table_is_read_is_noticed() -> None:
     Table("folder"), Table("t.csv")
     before = set(files.changed())
     saved("a,b\n1,3\n")
+    Path("folder/.DS_Store").touch()
+    assert set(files.changed()) - before == {"t.csv"}
     saved({"a": [1], "b": [1]}, "folder/2.parquet")
     assert set(files.changed()) - before == {"folder", "t.csv"}
 
