@@ -2,16 +2,11 @@
 
 import codecs
 import re
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
-from stages.columns import Columns
-from stages.dataset import Dataset
-from stages.generate import split
 from stages.runtime.errors import UserError, short
 from stages.runtime.params import Exact, Section, must_be
 from stages.tables.names import normal_name

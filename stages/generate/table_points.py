@@ -1,7 +1,7 @@
 """Take the points to train on and those to test on from a table."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from stages.tables.dates import days
 from stages.tables.gather import Column
 from stages.tables.table import Table
 
+NOUNS = {"category": "text", "date": "dates", "empty": "no values", "unreadable": "values of another type"}
 Advance = Callable[[int], None]  # is called with how many more rows have been read
 
 
@@ -32,7 +33,7 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
     table.require([*(settings.features or []), *targets, *categories])
     names = settings.features or [name for name in table.names if name and name not in targets]
     columns = gather(table, [*names, *targets], categories, settings.day_first)
-    y = np.stack([columns.pop(name).cells for name in targets], axis=1)  # (n, n_output)
+    y = numbers_of(path, columns, targets)
     rows = np.flatnonzero(~np.isnan(y).any(axis=1))
     is_test = choose(settings, rows, columns)
     train, test = rows[~is_test], rows[is_test]
@@ -47,9 +48,7 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
         missing=settings.missing_texts,
     )
     if settings.test_path is None:
-        unusual = Counter(
-            {feature.name: count_unusual(feature, columns[feature.name].cells[test]) for feature in features}
-        )
+        unusual = count_unusual(features, {name: column.cells[test] for name, column in columns.items()})
         train_x, test_x = encoded(features, columns, train, test)
         test_y = y[test]
     else:
@@ -64,9 +63,25 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
     return train_points, Dataset(torch.from_numpy(test_x), torch.from_numpy(test_y), columns=fitted)
 
 
-def count_unusual(feature: Feature, cells: Cells) -> int:
-    """Return how many of the cells are unlike those of the training rows."""
-    return int(feature.unlike_training(cells).sum())
+def numbers_of(path: str, columns: dict[str, Column], targets: Sequence[str]) -> np.ndarray:
+    """Return y, float32 (n, n_output), nan where a target is missing; remove the targets from the columns.
+
+    Raises UserError if a target is no number.
+    """
+    values = {name: columns.pop(name) for name in targets}
+    lines = [
+        f"{path}: column {printable(name)}: must be numbers to be a target, got {NOUNS[column.kind]}: choose another one"
+        for name, column in values.items()
+        if column.kind != "number"
+    ]
+    if lines:
+        raise UserError("\n".join(lines))
+    return np.stack([np.asarray(column.cells) for column in values.values()], axis=1)
+
+
+def count_unusual(features: Sequence[Feature], cells: Mapping[str, Cells]) -> Counter[str]:
+    """Return how many cells of each feature, by name, are unlike those of the training rows."""
+    return Counter({feature.name: int(feature.unlike_training(cells[feature.name]).sum()) for feature in features})
 
 
 def read_tests(
@@ -84,11 +99,12 @@ def read_tests(
         raise UserError(f"{path}: {rule}: both hold the same rows")
     xs, ys, unusual, unusable = [], [], Counter[str](), list[int]()
     for batch in table.batches(columns, targets=True):
-        y = np.stack([batch.cells[name] for name in columns.target_names], axis=1)
+        y = np.stack([np.asarray(batch.cells[name]) for name in columns.target_names], axis=1)
         rows = np.flatnonzero(~np.isnan(y).any(axis=1))
-        xs.append(columns.encode({name: cells[rows] for name, cells in batch.cells.items()}))
+        cells = {name: cells[rows] for name, cells in batch.cells.items()}
+        xs.append(columns.encode(cells))
         ys.append(y[rows])
-        unusual.update({each.name: count_unusual(each, batch.cells[each.name][rows]) for each in columns.features})
+        unusual.update(count_unusual(columns.features, cells))
         unusable += (batch.first + np.flatnonzero(batch.unusable)).tolist()
     if unusable:
         which = (
@@ -139,8 +155,8 @@ def _fault_of(column: Column) -> str:
     rows = np.flatnonzero(column.other) + 1
     return (
         f"{len(rows)} of {counted(len(column.other), 'value')} are no numbers, such as {short(column.example)}, "
-        f"{in_rows(len(rows), rows[:3].tolist())}: list the column in generate.categories, or, if these values mean that "
-        "one is missing, list them in generate.missing"
+        f"{in_rows(len(rows), rows[:3].tolist())}: list them in generate.missing if they mean a missing value, else the "
+        "column in generate.categories"
     )
 
 
