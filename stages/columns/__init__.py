@@ -7,6 +7,6 @@ from stages.columns.category import Category
 from stages.columns.date import Date
 from stages.columns.encoder import Columns, Feature, unnamed
 from stages.columns.number import Number
-from stages.columns.raw import Cells, Texts
+from stages.columns.raw import Cells, Notation, Reading, Texts
 
-__all__ = ["Category", "Cells", "Columns", "Date", "Feature", "Number", "Texts", "unnamed"]
+__all__ = ["Category", "Cells", "Columns", "Date", "Feature", "Notation", "Number", "Reading", "Texts", "unnamed"]

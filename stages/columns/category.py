@@ -1,13 +1,16 @@
 """A column of names."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from stages.columns.kind import Kind
-from stages.columns.raw import Cells, Texts
+from stages.columns.raw import Cells, Notation, Reading, Texts
 from stages.runtime.errors import counted
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 FREQUENT = 3  # training rows that a value must have to be a level
 MOST_LEVELS = 1000  # the most frequent ones
@@ -42,6 +45,12 @@ class Category(Kind):
         if self.gaps:
             own.append(f"{self.name} (missing)")
         return own
+
+    def read(self, column: "pa.Array", notation: Notation) -> Reading:
+        from stages.columns.cells import coded
+
+        none = np.zeros(len(column), bool)
+        return Reading(coded(column, notation), none, none)
 
     def encode(self, cells: Cells) -> np.ndarray:
         assert isinstance(cells, Texts)

@@ -1,11 +1,14 @@
 """A column of dates or times."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from stages.columns.kind import Kind
-from stages.columns.raw import Cells
+from stages.columns.raw import Cells, Notation, Reading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PERIODS = {"year": 365.2425, "week": 7.0, "day": 1.0}  # days
 STEADY = 0.99  # the length of the mean phase as a vector, 1 if all are equal, from which on they hardly vary
@@ -19,7 +22,7 @@ class Date(Kind):
     """
 
     kind: Literal["date"] = "date"
-    form: str  # how the cells are written: one of FORMS in stages/tables/dates.py
+    form: str  # how the cells are written: one of FORMS in dates.py
     origin: float  # the first in the training rows, in days since 1970-01-01
     fill: float  # their median, in the same unit
     periods: list[Literal["year", "week", "day"]]
@@ -37,6 +40,11 @@ class Date(Kind):
     def labels(self) -> list[str]:
         waves = [f"{self.name} ({wave} of the {period})" for period in self.periods for wave in ("sine", "cosine")]
         return [self.name, *waves, *[f"{self.name} (missing)"] * bool(self.gaps)]
+
+    def read(self, column: "pa.Array", notation: Notation) -> Reading:
+        from stages.columns.cells import moments
+
+        return Reading(*moments(column, self.form, notation), np.zeros(len(column), bool))
 
     def encode(self, cells: Cells) -> np.ndarray:
         assert isinstance(cells, np.ndarray)

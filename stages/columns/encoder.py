@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -10,7 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from stages.columns.category import Category
 from stages.columns.date import Date
 from stages.columns.number import Number
-from stages.columns.raw import Cells
+from stages.columns.raw import Cells, Notation, Reading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Feature = Annotated[Number | Category | Date, Field(discriminator="kind")]
 
@@ -52,6 +55,17 @@ class Columns(BaseModel):
         """Return the columns of x that each feature has, by name."""
         edges = [0, *accumulate(feature.width for feature in self.features)]
         return {name: slice(*both) for name, both in zip(self.feature_names, pairwise(edges), strict=True)}
+
+    def read(self, table: "Mapping[str, pa.Array]", notation: Notation) -> dict[str, Reading]:
+        """Return what these columns read in columns of a table, by name; cells of an unreadable type are missing."""
+        from stages.columns.cells import empty, readable
+
+        columns = {column.name: column for column in (*self.features, *self.targets)}
+        readings = {}
+        for name, cells in table.items():
+            reading = columns[name].read(cells if readable(cells.type) else empty(cells), notation)
+            readings[name] = reading if readable(cells.type) else reading._replace(other=np.ones(len(cells), bool))
+        return readings
 
     def encode(self, cells: Mapping[str, Cells]) -> np.ndarray:
         """Return x, float32 (n, n_feature), for n rows of the features, by name."""

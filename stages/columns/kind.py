@@ -1,11 +1,18 @@
-"""What the kinds of columns have in common."""
+"""What the kinds of columns have in common.
+
+Their `read` imports cells.py late: pyarrow takes a moment to load, and most stages have only x.
+"""
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from stages.columns.raw import Cells
+from stages.columns.raw import Cells, Notation, Reading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Kind(BaseModel, ABC):
@@ -19,6 +26,10 @@ class Kind(BaseModel, ABC):
     @abstractmethod
     def labels(self) -> list[str]:
         """Return the names of its columns of x, such as `age`, or `sex=female` for a level of a category."""
+
+    @abstractmethod
+    def read(self, column: "pa.Array", notation: Notation) -> Reading:
+        """Return the cells of a column of a table, of a type that is `readable`."""
 
     @abstractmethod
     def encode(self, cells: Cells) -> np.ndarray:

@@ -1,12 +1,15 @@
 """A column of numbers."""
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from stages.columns.kind import Kind
-from stages.columns.raw import Cells
+from stages.columns.raw import Cells, Notation, Reading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class Number(Kind):
@@ -25,6 +28,14 @@ class Number(Kind):
 
     def labels(self) -> list[str]:
         return [self.name, f"{self.name} (missing)"] if self.gaps else [self.name]
+
+    def read(self, column: "pa.Array", notation: Notation) -> Reading:
+        from stages.columns.cells import narrowed, parsed
+
+        values, texts = parsed(column, notation)
+        numbers, problems = narrowed(values)
+        unusable = np.any(list(problems.values()), axis=0)
+        return Reading(np.where(unusable, np.nan, numbers), texts.is_valid().to_numpy(zero_copy_only=False), unusable)
 
     def encode(self, cells: Cells) -> np.ndarray:
         assert isinstance(cells, np.ndarray)

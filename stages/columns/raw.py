@@ -1,6 +1,8 @@
 """The cells of a column as they were read, before they are encoded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,5 +21,20 @@ class Texts:
         return Texts(self.codes[rows], self.values)
 
 
+class Notation(NamedTuple):
+    """How a table writes its cells, where there are several ways."""
+
+    decimal: str = "."  # the sign before decimals: a point or a comma
+    missing: Sequence[str] = ()  # cells that mean a missing value, besides the empty one, NA and the like
+
+
 # Numbers are float32 (n,), dates float64 (n,) in days since 1970-01-01; both are nan where the cell is missing.
 Cells = np.ndarray | Texts
+
+
+class Reading(NamedTuple):
+    """The n cells of a column, and which of them are missing there since the column cannot hold them."""
+
+    cells: Cells
+    other: np.ndarray  # those of another kind, such as text in a column of numbers, bool (n,)
+    unusable: np.ndarray  # numbers that float32 cannot hold, bool (n,)

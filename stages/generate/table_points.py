@@ -8,12 +8,12 @@ import pyarrow as pa
 import torch
 
 from stages.columns import Cells, Columns, Feature, Number
+from stages.columns.dates import days
 from stages.dataset import Dataset
 from stages.generate.fitting import add, fit
 from stages.generate.own_table import OwnTable, refuse_linked_folders
 from stages.generate.split import choose_test_rows, latest_rows
 from stages.runtime.errors import UserError, counted, in_rows, printable, short
-from stages.tables.dates import days
 from stages.tables.gather import Column
 from stages.tables.table import Table
 
@@ -70,7 +70,7 @@ def numbers_of(path: str, columns: dict[str, Column], targets: Sequence[str]) ->
     """
     values = {name: columns.pop(name) for name in targets}
     lines = [
-        f"{path}: column {printable(name)}: must be numbers to be a target, got {NOUNS[column.kind]}: choose another one"
+        f"{path}: column {printable(name)}: must be numbers to be a target, got {NOUNS[column.kind]}"
         for name, column in values.items()
         if column.kind != "number"
     ]
@@ -98,14 +98,15 @@ def read_tests(
         rule = f"generate.test_path must be another table than generate.path, {settings.path}"
         raise UserError(f"{path}: {rule}: both hold the same rows")
     xs, ys, unusual, unusable = [], [], Counter[str](), list[int]()
-    for batch in table.batches(columns, targets=True):
-        y = np.stack([np.asarray(batch.cells[name]) for name in columns.target_names], axis=1)
+    for first, readings in table.batches(columns, targets=True):
+        y = np.stack([np.asarray(readings[name].cells) for name in columns.target_names], axis=1)
         rows = np.flatnonzero(~np.isnan(y).any(axis=1))
-        cells = {name: cells[rows] for name, cells in batch.cells.items()}
+        cells = {name: reading.cells[rows] for name, reading in readings.items()}
         xs.append(columns.encode(cells))
         ys.append(y[rows])
         unusual.update(count_unusual(columns.features, cells))
-        unusable += (batch.first + np.flatnonzero(batch.unusable)).tolist()
+        faulty = np.any([reading.unusable for reading in readings.values()], axis=0)
+        unusable += (first + np.flatnonzero(faulty)).tolist()
     if unusable:
         which = (
             f"{counted(len(unusable), 'row')} with numbers that float32 cannot hold, {in_rows(len(unusable), unusable)}"
@@ -155,7 +156,7 @@ def _fault_of(column: Column) -> str:
     rows = np.flatnonzero(column.other) + 1
     return (
         f"{len(rows)} of {counted(len(column.other), 'value')} are no numbers, such as {short(column.example)}, "
-        f"{in_rows(len(rows), rows[:3].tolist())}: list them in generate.missing if they mean a missing value, else the "
+        f"{in_rows(len(rows), rows[:3].tolist())}: list them in generate.missing if they mean a missing value, or the "
         "column in generate.categories"
     )
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from stages.columns.cells import Problems
 from stages.runtime.errors import SHOWN_ROWS, UserError, counted, in_rows, printable, short
-from stages.tables.cells import Problems
 
 ADVICE = {
     "infinite": "remove such rows",

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from stages.columns import Cells, Texts
-from stages.tables.cells import Notation, Problems, days_of, narrowed, parsed, readable, text_of
-from stages.tables.dates import FORMS, days
+from stages.columns.cells import Notation, Problems, days_of, narrowed, parsed, readable, text_of
+from stages.columns.dates import FORMS, days
 from stages.tables.rounding import Rounding
 
 STRAY = 0.05  # the share of cells that may be of another kind than the rest; they count as missing

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from stages.tables.cells import NUMBER
+from stages.columns.cells import NUMBER
 
 LINE_FEED, CARRIAGE_RETURN, QUOTE = b'\n\r"'
 LINE_END = re.compile(rb"\r\n|\r|\n")

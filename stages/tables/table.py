@@ -6,16 +6,12 @@ order of their names.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from stages.columns import Category, Cells, Columns, Date, Feature
+from stages.columns import Columns, Notation, Reading
 from stages.runtime import files
 from stages.runtime.errors import UserError, printable
-from stages.tables.cells import Notation, coded, moments, narrowed, parsed, readable
 from stages.tables.faults import Faults
 from stages.tables.gather import Column, Gathering
 from stages.tables.names import normal_name
@@ -23,15 +19,6 @@ from stages.tables.table_files import File, files_of, user_errors
 
 MAX_NAMES = 20  # that a message lists
 NUMBER_LIKE = re.compile(r"[+-]?[0-9]+\.[0-9]+|[+-][0-9]+")  # hardly the name of a column
-
-
-class Batch(NamedTuple):
-    """Rows of a table, as the columns of a fitted encoder have them."""
-
-    first: int  # the number of the first of them
-    cells: dict[str, Cells]  # of each column, by name
-    other: dict[str, np.ndarray]  # which cells of a column, bool (n,), are of another kind and count as missing
-    unusable: np.ndarray  # which rows have a cell that no column can hold, bool (n,)
 
 
 class Table:
@@ -87,17 +74,14 @@ class Table:
         faults.raise_any()
         return {name: gathering.pop(name).column(day_first) for name in names}
 
-    def batches(self, columns: Columns, *, targets: bool) -> Iterator[Batch]:
-        """Yield the rows in batches, as these columns have them, the targets only if asked for."""
-        wanted = [*columns.features, *columns.targets] if targets else columns.features
-        for first, batch, notation in self._batches([column.name for column in wanted]):
-            converted = {column.name: converted_to(column, batch[column.name], notation) for column in wanted}
-            yield Batch(
-                first,
-                {name: cells for name, (cells, _, _) in converted.items()},
-                {name: other for name, (_, other, _) in converted.items()},
-                np.any([unusable for _, _, unusable in converted.values()], axis=0),
-            )
+    def batches(self, columns: Columns, *, targets: bool) -> Iterator[tuple[int, dict[str, Reading]]]:
+        """Yield the rows in batches: the number of the first one, and what was read of these columns, by name.
+
+        The targets are read only if asked for.
+        """
+        names = [*columns.feature_names, *columns.target_names * targets]
+        for first, batch, notation in self._batches(names):
+            yield first, columns.read(batch, notation)
 
     def _batches(self, names: Sequence[str]) -> Iterator[tuple[int, dict[str, pa.Array], Notation]]:
         """Yield batches of at least one row: the number of the first row, these columns by name, and their notation."""
@@ -114,24 +98,6 @@ class Table:
                             self.advance(len(batch))
         if first == 1:
             raise UserError(f"{self.path}: has no rows")
-
-
-def converted_to(column: Feature, cells: pa.Array, notation: Notation) -> tuple[Cells, np.ndarray, np.ndarray]:
-    """Return cells as this column has them; which of them are of another kind, and which are in no column, bool (n,).
-
-    Both are missing in what is returned.
-    """
-    none = np.zeros(len(cells), bool)
-    if not readable(cells.type):
-        return converted_to(column, pa.nulls(len(cells), pa.string()), notation)[0], ~none, none
-    if isinstance(column, Category):
-        return coded(cells, notation), none, none
-    if isinstance(column, Date):
-        return *moments(cells, column.form, notation), none
-    values, texts = parsed(cells, notation)
-    numbers, problems = narrowed(values)
-    unusable = np.any(list(problems.values()), axis=0)
-    return np.where(unusable, np.nan, numbers), pc.is_valid(texts).to_numpy(zero_copy_only=False), unusable
 
 
 def _columns_named(file: File, names: Sequence[str]) -> dict[str, str]:

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-from stages.columns import Texts
-from stages.tables.dates import days
+from stages.columns.dates import days
+from stages.columns.raw import Notation, Texts
 
 ALWAYS_MISSING = csv.ConvertOptions().null_values  # the empty text, NA, NaN, null and the like
 NUMBER = (  # {0}: the sign before decimals; {1}: those that may stand between groups of three digits
@@ -20,13 +20,6 @@ GROUPED = {".": f",{SPACES}", ",": f".{SPACES}"}  # by the sign before decimals
 INFINITE = r"^[+-]?(?i:inf|infinity)$"
 
 Problems = dict[str, np.ndarray]  # which cells, bool (n,), have which problem
-
-
-class Notation(NamedTuple):
-    """How a table writes its cells, where there are several ways."""
-
-    decimal: str = "."  # the sign before decimals
-    missing: Sequence[str] = ()  # cells that mean a missing value, besides ALWAYS_MISSING
 
 
 class Parsed(NamedTuple):
@@ -86,6 +79,11 @@ def readable(kind: pa.DataType) -> bool:
     types = pa.types
     kinds = (types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_string)
     return any(is_kind(kind) for is_kind in (*kinds, types.is_large_string, types.is_date, types.is_timestamp))
+
+
+def empty(column: pa.Array) -> pa.Array:
+    """Return as many missing cells."""
+    return pa.nulls(len(column), pa.string())
 
 
 def text_of(column: pa.Array, notation: Notation) -> pa.Array:
