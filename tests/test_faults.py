@@ -82,8 +82,10 @@ def test_a_full_disk_is_reported_in_one_line_and_leaves_no_half_file(done: Copy)
 
     before = content()
     for stage, limit in [("generate", 1000), ("train", 3000), ("plot", 9000), ("evaluate", 300)]:
-        told = done.run("prlimit", f"--fsize={limit}", "python", "-m", "stages", stage, status=2)
-        assert re.fullmatch(r"data/[\w./]+: cannot be written: File too large: fix this, then run `dvc repro`\n", told)
+        output = done.run("prlimit", f"--fsize={limit}", "python", "-m", "stages", stage, status=2)
+        assert re.fullmatch(
+            r"data/[\w./]+: cannot be written: File too large: fix this, then run `dvc repro`\n", output
+        )
         assert content() == before
 
 
@@ -98,8 +100,8 @@ def test_an_output_whose_name_a_folder_has_is_reported(copy: Copy) -> None:
 @posix_errors
 def test_a_folder_whose_name_a_file_has_is_reported(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
-    told = pytest.raises(UserError, match=r"data/x: cannot be written: File exists: fix this, then run `dvc repro`$")
-    with told, files.writing(str(tmp_path / "data/x")):
+    output = pytest.raises(UserError, match=r"data/x: cannot be written: File exists: fix this, then run `dvc repro`$")
+    with output, files.writing(str(tmp_path / "data/x")):
         pass
 
 
@@ -143,9 +145,9 @@ def test_a_second_dvc_repro_at_once_is_reported_and_harms_nothing(done: Copy) ->
     assert first.stdout
     while "'train'" not in first.stdout.readline():
         time.sleep(0.01)
-    told = done.run("dvc", "repro", status=255)
-    assert "busy" in told or "lock" in told
-    assert "Traceback" not in told
+    output = done.run("dvc", "repro", status=255)
+    assert "busy" in output or "lock" in output
+    assert "Traceback" not in output
     first.communicate(timeout=120)
     assert first.returncode == 0
     assert done.repro("train") == []
@@ -198,15 +200,15 @@ def edit_unused_source(copy: Copy) -> None:
 
 
 def repro_while(copy: Copy, *changes: Callable[[Copy], None]) -> tuple[int, str]:
-    """Run `dvc repro train`, make the changes while it trains; return the exit status and what was said."""
+    """Run `dvc repro train`, make the changes while it trains; return the exit status and the output."""
     dvc = copy.start("dvc", "repro", "train")
     while not (copy.path / ".checkpoint/train").exists():
         assert dvc.poll() is None
         time.sleep(0.01)
     for change in changes:
         change(copy)
-    told = dvc.communicate(timeout=120)[0]
-    return dvc.wait(), told
+    output = dvc.communicate(timeout=120)[0]
+    return dvc.wait(), output
 
 
 @pytest.mark.parametrize(
@@ -223,10 +225,10 @@ def test_what_changes_while_a_stage_runs_is_reported_and_nothing_is_recorded(
 ) -> None:
     copy = longer.twin(tmp_path)
     lock, params = copy.read("dvc.lock"), copy.read("params.yaml")
-    status, told = repro_while(copy, *changes.values())
+    status, output = repro_while(copy, *changes.values())
     assert status == 255
     for name in changes:
-        assert f"{name}: changed while the stage ran: run `dvc repro` again\n" in told
+        assert f"{name}: changed while the stage ran: run `dvc repro` again\n" in output
     assert copy.read("dvc.lock") == lock
     assert (copy.path / ".checkpoint/train").exists()
     if edit_params not in changes.values():
@@ -245,8 +247,8 @@ def write_the_same(copy: Copy) -> None:
 
 def test_params_and_code_of_another_stage_may_change_while_one_runs(longer: Copy, tmp_path: Path) -> None:
     copy = longer.twin(tmp_path)
-    status, told = repro_while(copy, write_the_same, edit_params_of_another_stage, edit_unused_source)
-    assert status == 0, told
+    status, output = repro_while(copy, write_the_same, edit_params_of_another_stage, edit_unused_source)
+    assert status == 0, output
     assert copy.repro("train") == []
 
 

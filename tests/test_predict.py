@@ -45,9 +45,9 @@ def predict(*arguments: str, status: int = 0) -> str:
     process = start(
         Path.cwd(), ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}, "python", "-m", "stages.predict", *arguments
     )
-    told = process.communicate(timeout=300)[0]
-    assert process.wait() == status, told
-    return told
+    output = process.communicate(timeout=300)[0]
+    assert process.wait() == status, output
+    return output
 
 
 @pytest.mark.parametrize("model", ["net.pkl", "net_params.pkl"])
@@ -204,8 +204,8 @@ def test_what_is_read_is_never_replaced(output: str) -> None:
     save()
     Path("folder").mkdir()
     Path("table.csv").write_text(TABLE)
-    told = predict("net.pkl", "table.csv", "-o", output, status=2)
-    assert told == f"{output}: must be another file than {Path(output).name}, which it would replace\n"
+    message = predict("net.pkl", "table.csv", "-o", output, status=2)
+    assert message == f"{output}: must be another file than {Path(output).name}, which it would replace\n"
     assert Path("table.csv").read_text() == TABLE
 
 
