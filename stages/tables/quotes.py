@@ -10,7 +10,7 @@ LINE_FEED, CARRIAGE_RETURN, QUOTE = b'\n\r"'
 LINE_END = re.compile(rb"\r\n|\r|\n")
 INSIDE = rb'[^"]*(?:""[^"]*)*'  # a value that is in quotes, without them
 CLOSING = re.compile(INSIDE + rb'"(?!")')
-NUMBER_IN_BYTES = re.compile(NUMBER.encode())
+NUMBER_IN_BYTES = re.compile(NUMBER.format(".", "").encode())
 
 
 class MisplacedQuoteError(Exception):
