@@ -11,7 +11,7 @@ import pytest
 
 from stages.runtime import params
 from tests.conftest import IDENTITY, LESSON, PROJECT, SAME_BYTES, Copy
-from tests.markdown import blocks, commands, missing
+from tests.markdown import blocks, commands, difference
 
 README = PROJECT / "README.md"
 PAGES = [
@@ -32,8 +32,8 @@ def test_the_readme_has_at_most_180_lines(name: str) -> None:
     assert len((PROJECT / name).read_text(encoding="utf-8").splitlines()) <= 180
 
 
-def bare(source: str) -> list[str]:
-    """Return the lines of a module without docstrings, annotations and empty lines."""
+def without_annotations(source: str) -> list[str]:
+    """Return the lines of a module without annotations, docstrings and empty lines."""
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
@@ -50,7 +50,7 @@ def bare(source: str) -> list[str]:
 def test_the_readme_shows_the_five_steps_as_they_are() -> None:
     source = (PROJECT / "stages/train/loop.py").read_text(encoding="utf-8")
     start = source.index("def backpropagate")
-    assert [line for line in STEPS.splitlines() if line] == bare(source[start:])
+    assert [line for line in STEPS.splitlines() if line] == without_annotations(source[start:])
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -90,7 +90,7 @@ def test_the_page_about_the_params_names_every_key_and_its_default() -> None:
 
 @pytest.mark.skipif(os.name == "nt" or not shutil.which("make"), reason="the page shows commands of a shell and make")
 def test_each_command_prints_what_the_page_shows(copy: Copy, tmp_path_factory: pytest.TempPathFactory) -> None:
-    home = tmp_path_factory.mktemp("home")  # with no settings of git
+    home = tmp_path_factory.mktemp("home")  # git has no settings there
     clone = home / "clone"
     copy.run("git", "clone", "--quiet", *(f"--config={setting}" for setting in IDENTITY), ".", str(clone))
     copy.path = clone
@@ -101,9 +101,9 @@ def test_each_command_prints_what_the_page_shows(copy: Copy, tmp_path_factory: p
             copy.path /= command.text.removeprefix("cd ")
         elif not INSTALLS.match(command.text):
             printed = copy.run("bash", "-c", command.text, HOME=str(home), PYTEST_ADDOPTS=ONE_FILE)
-            differences.append(missing(command, printed))
+            differences.append(difference(command, printed))
         if command.text == "make repro":
-            copy.commit("what the params of the tests give")  # nothing, unless those of the project were edited
+            copy.commit("results of the lesson's params")  # which the project's params may not be
     assert not any(differences), "\n".join(filter(None, differences))
 
     assert copy.path == clone / ".example"
