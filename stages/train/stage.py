@@ -97,7 +97,7 @@ def run(params: Params) -> str:
     models.save_params("data/net_params.pkl", model)
     history.write_losses("data/loss.csv", curves)
     history.write_snapshots("data/history.npz", snapshots)
-    outcome = summary(curves, snapshots.losses[-1], settings.loss, points, model)
+    outcome = summary(curves, snapshots.losses[-1], settings.loss, points, held_back, model, standardize=standardize)
     return f"{outcome} -> data/net.pkl, data/net_params.pkl"
 
 
