@@ -31,7 +31,7 @@ posix_errors = pytest.mark.skipif(os.name == "nt", reason="Windows has other wor
 def before_summary(output: str) -> str:
     """Return what a stage that ended well printed before the line that says what it did: nothing, if all is quiet."""
     *before, last = output.splitlines(keepends=True)
-    assert re.fullmatch(r"(generate|train|plot|evaluate): .* -> data/.* \([\d.]+ s\)\n", last)
+    assert re.fullmatch(r"(generate|train|plot|evaluate): .* -> data/.* \([\d.]+ (s|min|h)\b.*\)\n", last)
     return "".join(before)
 
 

@@ -17,12 +17,12 @@ from stages.evaluate.predictions import largest_difference, predict, write_predi
 from stages.models import Blueprint, restore_net, restore_params
 from stages.network import Network
 from stages.runtime import files
+from stages.runtime.chunks import rows_at_a_time
 from stages.runtime.errors import UserError, counted
 from stages.runtime.params import StageParams
 from stages.runtime.progress import showing
 from stages.tabular import model_columns
 
-CHUNK_VALUES = 3 << 18  # inputs, hidden and outputs, of the points predicted at a time: 3 MiB
 TABLE_ROWS = 1000  # of predictions.csv, at most, but at least one point
 
 
@@ -80,7 +80,7 @@ def run(params: Params) -> str:
     net = restore_net("data/net.pkl", blueprint)
     twin = restore_params("data/net_params.pkl", params.network.style, blueprint)
 
-    rows = max(1, CHUNK_VALUES // sum(sizes))
+    rows = rows_at_a_time(sum(sizes))
     with showing(3 * len(test.x) + len(train.x), "prediction") as advance:
         difference = largest_difference(net, twin, test.x, rows, advance)
         measured = errors_of(predict(net, test.x, rows, advance), test.y)

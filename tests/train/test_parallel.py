@@ -21,7 +21,7 @@ def test_the_gradients_of_micro_batches_add_up_to_that_of_float64(micro_size: in
     expected = nn.functional.mse_loss(exact(X.double()), Y.double())
     expected.backward()
     everywhere = on_all_ranks(net, nn.MSELoss(), Ranks())
-    loss = everywhere(backpropagate, Batches(X, Y, None, micro_size, Ranks(), 0).full)
+    loss = everywhere(backpropagate, Batches(X, Y, None, micro_size, Ranks(), 0).share_of_all)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     for ours, theirs in zip(net.parameters(), exact.parameters(), strict=True):
         assert ours.grad is not None
@@ -31,7 +31,7 @@ def test_the_gradients_of_micro_batches_add_up_to_that_of_float64(micro_size: in
 def test_a_frozen_parameter_has_no_gradient() -> None:
     net = network.build("module", 1, 10, 1, seed=0)
     net.get_parameter("hidden.weight").requires_grad_(False)
-    on_all_ranks(net, nn.MSELoss(), Ranks())(backpropagate, Batches(X, Y, None, 60, Ranks(), 0).full)
+    on_all_ranks(net, nn.MSELoss(), Ranks())(backpropagate, Batches(X, Y, None, 60, Ranks(), 0).share_of_all)
     assert [name for name, values in net.named_parameters() if values.grad is None] == ["hidden.weight"]
 
 

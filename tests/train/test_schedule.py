@@ -128,6 +128,21 @@ def test_options_that_the_schedule_refuses_are_reported_in_one_line_before_train
     assert not Path(".checkpoint").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "epochs"),
+    [
+        ("OneCycleLR", {"anneal_strategy": "linear"}, 20),
+        ("ExponentialLR", {"gamma": -1.0}, 1),
+        ("StepLR", {"step_size": 20, "gamma": -1.0}, 20),
+    ],
+)
+def test_a_learning_rate_after_the_last_step_is_not_refused(name: str, options: dict[str, Any], epochs: int) -> None:
+    trained(schedule=name, schedule_options=options, epochs=epochs)
+    rates = losses("learning_rate")
+    assert len(rates) == epochs
+    assert min(rates) > 0
+
+
 def test_a_schedule_that_cycles_momentum_is_refused_by_an_optimizer_without() -> None:
     with pytest.raises(UserError, match="optimizer must support momentum or beta1"):
         trained(optimizer="Adagrad", schedule="OneCycleLR")

@@ -131,7 +131,7 @@ def restored() -> dict[str, Tensor]:
 
 def test_the_first_of_several_lowest_losses_is_the_best() -> None:
     net, zero = nn.Linear(1, 1), torch.zeros(1, 1)
-    validation = Validation(net, Batches(zero, zero, None, 1, Ranks(), 0).full, patience=2)
+    validation = Validation(net, Batches(zero, zero, None, 1, Ranks(), 0).share_of_all, patience=2)
     with torch.no_grad():
         net.bias.zero_()
         for weight in (1.0, 2.0):  # times an x of 0
