@@ -11,7 +11,8 @@ from stages.history import Snapshots
 from stages.models import Blueprint
 from stages.network import Network
 from stages.runtime.params import StageParams
-from stages.tabular import Tabular, model_columns
+from stages.runtime.spread import evenly_spread
+from stages.tabular import Tabular
 from stages.train import checkpoint, layers
 from stages.train.batches import Batches, fitting_micro_size
 from stages.train.checkpoint import Checkpoint
@@ -39,20 +40,19 @@ def in_original_units(snapshots: Snapshots, shown: Dataset, model: Tabular) -> S
 
 def run(params: Params) -> str:
     """Read the points, train, write the network both ways and the record of its training; return how well it went."""
-    settings, style = params.train, params.network.style
+    settings = params.train
     device = choose_device(settings.device)
     points, held_back = hold_back(dataset.read("data/train.pt"), settings.validation_fraction, settings.seed)
-    columns = model_columns(points, params.network.standardize)
-    blueprint = Blueprint(points.x.shape[1], params.network.hidden, points.y.shape[1], columns)
-    net = network.build(style, *blueprint[:3], settings.seed)
-    model = Tabular(net, columns) if columns else net
+    blueprint = Blueprint.of(points, params.network)
+    model = blueprint.build(settings.seed)
+    net = model.net if isinstance(model, Tabular) else model
     shown = snapshot_points(points)  # before they are standardized in place
     if isinstance(model, Tabular) and params.network.standardize:
         model.fit(points.x, points.y)
         model.standardize_(points.x, points.y)
         if held_back:
             model.standardize_(held_back.x, held_back.y)
-    fitting = fitting_micro_size(device, sum(blueprint[:3]))
+    fitting = fitting_micro_size(device, network.width(net))
     if layers.whole_batch_layers(net, points.x):
         fitting = settings.batch_size or len(points.x)
     micro_size = settings.micro_batch_size or fitting
@@ -64,7 +64,7 @@ def run(params: Params) -> str:
             held_back.x.to(device), held_back.y.to(device), None, micro_size, ranks, settings.seed
         )
         layers.check(net, batches)
-        models.check(model, style, blueprint, shown.x[:2])
+        models.check(model, blueprint, shown.x[evenly_spread(len(shown.x), 16)])
         training = checkpoint.of_training(params.kernels, params.network, settings)
         ranks.compare(training | {"train.epochs": str(settings.epochs)})
         resumable = Checkpoint(training | checkpoint.of_machine(params.kernels, ranks), settings.epochs, ranks)
