@@ -2,15 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from stages import dataset, models, network
 from stages.columns import Columns
-from stages.dataset import Dataset
 from stages.models import Blueprint
 from stages.tabular import Tabular
 from tests.conftest import PROJECT, Copy
@@ -84,24 +84,25 @@ def test_the_stage_of_the_page_runs_and_passes_the_structural_tests_before_git_k
     assert re.search(r"\d+ passed", told)
 
 
-def test_the_lines_of_plain_torch_save_points_that_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("data").mkdir()
-    points = Dataset(torch.rand(5, 2), torch.rand(5, 1))
-    exec(compile(SAVE, "docs/fork.md", "exec"), {"torch": torch, "x": points.x, "y": points.y})
-    assert torch.equal(dataset.read("data/train.pt").y, points.y)
+def run_plain(lines: str, folder: Path) -> None:
+    """Run lines of plain torch in a folder where the project is not."""
+    subprocess.run([sys.executable, "-c", f"import torch\n{lines}"], cwd=folder, check=True)
 
 
-def test_the_lines_of_plain_torch_predict_what_the_model_predicts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_lines_of_plain_torch_save_points_that_are_read(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    run_plain(f"x, y = torch.rand(5, 2), torch.rand(5, 1)\n{SAVE}", tmp_path)
+    assert dataset.read(str(tmp_path / "data/train.pt")).x.shape == (5, 2)
+
+
+def test_the_lines_of_plain_torch_predict_what_the_model_predicts(tmp_path: Path) -> None:
     columns = Columns(features=["sex"], targets=["a", "b", "c"], categories={"sex": ["f", "m"]})
     net = Blueprint(network.Network(style="module", hidden=10), 2, 3, columns).build(seed=1)
     assert isinstance(net, Tabular)
     x = 100 * torch.rand(20, 2)
     net.fit(x, 1000 * torch.rand(20, 3))
-    models.save_params("net_params.pkl", net)
-    names: dict[str, Any] = {"torch": torch, "x": x}
-    exec(compile(ELSEWHERE, "docs/fork.md", "exec"), names)
-    torch.testing.assert_close(names["y"].float(), network.predict(net, x))
+    models.save_params(str(tmp_path / "net_params.pkl"), net)
+    torch.save(x, tmp_path / "x.pt")
+    run_plain(f"x = torch.load('x.pt', weights_only=True)\n{ELSEWHERE}torch.save(y.float(), 'y.pt')", tmp_path)
+    y = torch.load(tmp_path / "y.pt", weights_only=True)
+    torch.testing.assert_close(y, network.predict(net, x))
