@@ -36,12 +36,13 @@ def before_summary(output: str) -> str:
 
 
 class Copy:
-    """A clone of the working tree, with the lesson's params and its own git history."""
+    """A copy of the working tree, with the lesson's params and its own git history."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        tracked = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, check=True, capture_output=True, text=True)
-        for name in filter(None, tracked.stdout.split("\0")):
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]  # also what is not added yet
+        ours = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True)
+        for name in filter(None, ours.stdout.split("\0")):
             if (PROJECT / name).exists():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 (path / name).write_bytes((PROJECT / name).read_bytes())

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages import dataset
 from stages.dataset import Dataset
 from stages.history import Snapshots
 from stages.network import predict
 from stages.runtime.errors import UserError
+from stages.runtime.spread import evenly_spread
 
 SNAPSHOT_ROWS = 1000  # the pictures show at most this many training points
 PENDING_LOSSES = 32  # kept as separate tensors before they are stored together
@@ -19,7 +19,7 @@ PENDING_LOSSES = 32  # kept as separate tensors before they are stored together
 
 def snapshot_points(points: Dataset) -> Dataset:
     """Return the points whose predictions a snapshot holds: at most SNAPSHOT_ROWS, evenly spread, as copies."""
-    rows = dataset.evenly_spread(len(points.x), SNAPSHOT_ROWS)
+    rows = evenly_spread(len(points.x), SNAPSHOT_ROWS)
     return points._replace(x=points.x[rows], y=points.y[rows])
 
 

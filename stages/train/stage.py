@@ -12,7 +12,8 @@ from stages.history import Snapshots
 from stages.models import Blueprint
 from stages.network import Network
 from stages.runtime.params import StageParams
-from stages.tabular import Tabular, model_columns, standardized
+from stages.runtime.spread import evenly_spread
+from stages.tabular import Tabular, standardized
 from stages.train import checkpoint, layers
 from stages.train.batches import Batches, fitting_micro_size
 from stages.train.checkpoint import Checkpoint
@@ -24,6 +25,8 @@ from stages.train.settings import Train
 from stages.train.summary import summary
 from stages.train.training import train
 from stages.train.validation import hold_back
+
+CHECKED_POINTS = 16  # that the network predicts before training, restored both ways and in each style
 
 
 class Params(StageParams):
@@ -63,21 +66,20 @@ def micro_batch_size(settings: Train, demands: Demands, points: int, fitting: in
 
 def run(params: Params) -> str:
     """Read the points, train, write the network both ways and the record of its training; return how well it went."""
-    settings, style, standardize = params.train, params.network.style, params.network.standardize
+    settings = params.train
     device = choose_device(settings.device)
     points, held_back = hold_back(dataset.read("data/train.pt"), settings.validation_fraction, settings.seed)
-    columns, sizes = model_columns(points, standardize), (points.x.shape[1], params.network.hidden, points.y.shape[1])
-    blueprint = Blueprint(*sizes, columns)
-    net = network.build(style, *sizes, settings.seed)
-    model = Tabular(net, columns) if columns else net
+    blueprint = Blueprint.of(points, params.network)
+    model = blueprint.build(settings.seed)
+    net = model.net if isinstance(model, Tabular) else model
     shown = snapshot_points(points)
-    if isinstance(model, Tabular) and standardize:
+    if isinstance(model, Tabular) and params.network.standardize:
         standardize_(model, points, held_back)
 
     with joined(device) as ranks:
         demands = layers.examine(net, points.x, points.y)
-        models.check(model, style, blueprint, shown.x[:2])
-        micro_size = micro_batch_size(settings, demands, len(points.x), fitting_micro_size(device, sum(sizes)))
+        models.check(model, blueprint, shown.x[evenly_spread(len(shown.x), CHECKED_POINTS)])
+        micro_size = micro_batch_size(settings, demands, len(points.x), fitting_micro_size(device, network.width(net)))
 
         def batches_of(part: Dataset, size: int | None) -> Batches:
             return Batches(part.x.to(device), part.y.to(device), size, micro_size, ranks, settings.seed)
@@ -85,9 +87,8 @@ def run(params: Params) -> str:
         batches = batches_of(points, settings.batch_size)
         validation = held_back and batches_of(held_back, None)
         layers.ensure_whole_batches(demands, batches)
-        record = Record(
-            in_units_of_network(shown.x, model).to(device), sizes[-1], settings.epochs, settings.snapshot_every
-        )
+        x = in_units_of_network(shown.x, model).to(device)
+        record = Record(x, points.y.shape[1], settings.epochs, settings.snapshot_every)
         train(net.to(device), batches, validation, settings, record, new_checkpoint(params, ranks), demands)
     if ranks.rank > 0:
         return ""
@@ -97,7 +98,9 @@ def run(params: Params) -> str:
     models.save_params("data/net_params.pkl", model)
     history.write_losses("data/loss.csv", curves)
     history.write_snapshots("data/history.npz", snapshots)
-    outcome = summary(curves, snapshots.losses[-1], settings.loss, points, held_back, model, standardize=standardize)
+    outcome = summary(
+        curves, snapshots.losses[-1], settings.loss, points, held_back, model, standardize=params.network.standardize
+    )
     return f"{outcome} -> data/net.pkl, data/net_params.pkl"
 
 

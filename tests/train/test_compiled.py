@@ -62,7 +62,7 @@ def both(
     """Train with compiled and with eager steps; return the losses of the epochs of both."""
     loss_function = loss_function or nn.MSELoss()
     batches = Batches(*points(n, widths[0], widths[2]), size, micro_size, Ranks(), 5)
-    net = network.build(style, *widths, seed=1)
+    net = network.build(network.Network.model_validate({"style": style, "hidden": widths[1]}), *widths[::2], seed=1)
     twin = copy.deepcopy(net)
     optimizer, other = (new_optimizer(name, each, learning_rate, options or {}) for each in (net, twin))
     steps = CompiledSteps(net, optimizer, loss_function, batches)
@@ -134,7 +134,7 @@ def test_the_loop_cuts_batches_of_any_size(widths: tuple[int, int, int], size: i
 
 @pytest.mark.usefixtures("not_compiled")
 def test_many_epochs_of_a_full_batch_are_taken_in_one_call() -> None:
-    net = network.build("module", 1, 10, 1, seed=1)
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
     optimizer = new_optimizer("SGD", net, 0.1, {})
     batches = Batches(*points(50, 1, 1), None, 1000, Ranks(), 5)
     steps = CompiledSteps(net, optimizer, nn.MSELoss(), batches)
@@ -176,7 +176,7 @@ def test_an_epoch_goes_on_after_the_steps_that_were_taken() -> None:
     batches = Batches(*points(110, 3, 2), 24, 48, Ranks(), 5)
 
     def start() -> tuple[nn.Module, CompiledSteps]:
-        net = network.build("module", 3, 6, 2, seed=1)
+        net = network.build(network.Network(style="module", hidden=6), 3, 2, seed=1)
         return net, CompiledSteps(net, new_optimizer("Adam", net, 0.01, {}), nn.MSELoss(), batches)
 
     (whole, uninterrupted), (net, steps) = start(), start()
@@ -239,7 +239,7 @@ def test_what_cannot_be_compiled_is_one_line_that_says_what_to_do(monkeypatch: p
 
 @pytest.mark.usefixtures("not_compiled")
 def test_a_schedule_that_changes_more_than_the_learning_rate_is_refused() -> None:
-    net = network.build("module", 1, 10, 1, seed=1)
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
     optimizer = new_optimizer("SGD", net, 0.1, {"momentum": 0.9})
     steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(*points(50, 1, 1), None, 1000, ONE, 5))
     optimizer.param_groups[0].update(lr=0.01)
@@ -263,7 +263,7 @@ def test_the_compiled_gradient_of_many_points_is_that_of_float64(
 
     x = torch.linspace(-1, 1, 1_000_000)[:, None]
     y = x.square() + 0.2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
-    net = network.build("module", 1, 10, 1, seed=0)
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=0)
     exact, before = copy.deepcopy(net).double(), copy.deepcopy(net)
     optimizer = new_optimizer("SGD", net, 1e-3, {})
     steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(x, y, None, 65_536, ONE, 0))

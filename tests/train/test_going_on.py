@@ -60,7 +60,7 @@ def trained_once(changes: dict[str, Any], *, stopped: bool) -> tuple[list[Any], 
     """
     settings = Train(**SETTINGS | changes)
     points, held_back = hold_back(dataset.read("data/train.pt"), settings.validation_fraction, settings.seed)
-    net = network.build("module", 1, 10, 1, settings.seed)
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, settings.seed)
     batches = Batches(points.x, points.y, settings.batch_size, 1000, Ranks(), settings.seed)
     validation = held_back and Batches(held_back.x, held_back.y, None, 1000, Ranks(), settings.seed)
     checkpoint = Checkpoint({}, settings.epochs, Ranks())

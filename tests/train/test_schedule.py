@@ -48,7 +48,7 @@ def test_each_schedule_sets_the_learning_rates_and_trains_to_the_bits_of_a_plain
     name: str, optimizer: str
 ) -> None:
     x, y, *_ = dataset.read("data/train.pt")
-    net = network.build("module", 1, 10, 1, seed=SETTINGS["seed"])
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=SETTINGS["seed"])
     descent = getattr(torch.optim, optimizer)(net.parameters(), lr=0.2)
     scheduler = getattr(lr_scheduler, name)(descent, **EXAMPLES[name] | IMPLIED.get(name, {}))
     rates = []

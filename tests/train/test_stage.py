@@ -106,7 +106,7 @@ def test_training_is_the_five_steps_to_the_last_bit(name: str, options: dict[str
 
 def test_shuffled_batches_are_steps_on_those_points_and_the_last_short_one_weighs_less() -> None:
     x, y, *_ = dataset.read("data/train.pt")
-    net = network.build("module", 1, 10, 1, seed=SETTINGS["seed"])
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=SETTINGS["seed"])
     optimizer = torch.optim.SGD(net.parameters(), lr=0.2)
     expected = []
     for epoch in range(3):
@@ -138,7 +138,7 @@ def test_micro_batches_change_nothing_but_rounding(changes: dict[str, Any]) -> N
 def test_the_gradient_of_many_points_is_that_of_float64() -> None:
     write_points(3_000_000)
     x, y, *_ = dataset.read("data/train.pt")
-    net = network.build("module", 1, 10, 1, seed=0)
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=0)
     exact = copy.deepcopy(net).double()
     nn.functional.mse_loss(exact(x.double()), y.double()).backward()
     full = Batches(x, y, None, 65_536, Ranks(), 0).share_of_all
