@@ -17,8 +17,6 @@ from stages.runtime import files
 from stages.runtime.errors import UserError
 from stages.runtime.run import PORTABLE, main
 
-CHUNK_VALUES = 3 << 18  # of features and neurons, computed at a time
-
 
 def lines(model: str, table: str) -> Iterator[bytes]:
     """Yield the predictions of a model for the rows of a table as CSV: the header, then many lines at a time.
@@ -31,6 +29,7 @@ def lines(model: str, table: str) -> Iterator[bytes]:
     from pyarrow import csv as arrow_csv
 
     from stages import models, network
+    from stages.runtime.chunks import rows_at_a_time
     from stages.tables.table import Table
 
     net, source, first = models.load(model), Table(table), 1
@@ -43,7 +42,7 @@ def lines(model: str, table: str) -> Iterator[bytes]:
         len(values) for values in net.parameters() if values.ndim
     )  # at least; a point has as many values on its way
     for rows in source.rows(net.names, targets=False):
-        for x in torch.from_numpy(rows).split(max(1, CHUNK_VALUES // (rows.shape[1] + neurons))):
+        for x in torch.from_numpy(rows).split(rows_at_a_time(rows.shape[1] + neurons)):
             y = network.predict(net, x)
             if not y.isfinite().all():
                 row = first + int(y.isfinite().all(dim=1).int().argmin())

@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 
 from stages import dataset, history, models
+from stages.network import Network
 from stages.runtime import files
 from stages.runtime.errors import UserError
 from tests.conftest import ENVIRONMENT, PROJECT, Copy, posix_errors
 
-BLUEPRINT = models.Blueprint(1, 10, 1)
+BLUEPRINT = models.Blueprint(Network(style="module", hidden=10), 1, 1)
 READERS: dict[str, Callable[[str], object]] = {
     "data/train.pt": dataset.read,
     "data/test.pt": dataset.read,
     "data/net.pkl": lambda path: models.restore_net(path, BLUEPRINT),
-    "data/net_params.pkl": lambda path: models.restore_params(path, "module", BLUEPRINT),
+    "data/net_params.pkl": lambda path: models.restore_params(path, BLUEPRINT),
     "data/history.npz": history.read_snapshots,
     "data/loss.csv": history.read_losses,
 }

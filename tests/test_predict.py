@@ -32,9 +32,9 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def save(columns: Columns = COLUMNS, hidden: int = 5) -> torch.nn.Module:
     """Write a network for these columns as net.pkl and net_params.pkl."""
-    sizes = len(columns.x_names()), hidden, len(columns.targets)
-    net = Tabular(network.build("module", *sizes, seed=3), columns)
-    net.fit(100 * torch.rand(9, sizes[0]), 1000 * torch.rand(9, sizes[2]))
+    n_feature, n_output = len(columns.x_names()), len(columns.targets)
+    net = Tabular(network.build(network.Network(style="module", hidden=hidden), n_feature, n_output, seed=3), columns)
+    net.fit(100 * torch.rand(9, n_feature), 1000 * torch.rand(9, n_output))
     models.save_net("net.pkl", net)
     models.save_params("net_params.pkl", net)
     return net
@@ -71,7 +71,7 @@ def test_the_predictions_are_written_to_a_file_whole_or_not_at_all() -> None:
 
 
 def test_a_lesson_model_predicts_a_table_with_a_column_x() -> None:
-    net = network.build("sequential", 1, 10, 1, seed=3)
+    net = network.build(network.Network(style="sequential", hidden=10), 1, 1, seed=3)
     models.save_net("net.pkl", net)
     Path("table.tsv").write_text("z\tx\n1\t0.5\n")
     assert predict("net.pkl", "table.tsv").splitlines()[0] == "y"

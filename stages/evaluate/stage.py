@@ -15,14 +15,14 @@ from stages.evaluate.baselines import least_squares, mean_of, predictions
 from stages.evaluate.metrics import Errors, errors_of
 from stages.evaluate.predictions import largest_difference, predict, write_predictions
 from stages.models import Blueprint, restore_net, restore_params
-from stages.network import Network
+from stages.network import Network, width
 from stages.runtime import files
+from stages.runtime.chunks import rows_at_a_time
 from stages.runtime.errors import UserError, counted
 from stages.runtime.params import StageParams
 from stages.runtime.progress import showing
-from stages.tabular import model_columns
+from stages.runtime.spread import evenly_spread
 
-CHUNK_VALUES = 3 << 18  # inputs, hidden and outputs, of the points predicted at a time: 3 MiB
 TABLE_ROWS = 1000  # of predictions.csv, at most, but at least one point
 
 
@@ -75,12 +75,11 @@ def run(params: Params) -> str:
     """Read the points and models, compare and measure, write metrics and predictions; return the test error."""
     train, test = dataset.read("data/train.pt"), dataset.read("data/test.pt")
     check_columns(train, test)
-    sizes = train.x.shape[1], params.network.hidden, train.y.shape[1]
-    blueprint = Blueprint(*sizes, model_columns(train, params.network.standardize))
+    blueprint = Blueprint.of(train, params.network)
     net = restore_net("data/net.pkl", blueprint)
-    twin = restore_params("data/net_params.pkl", params.network.style, blueprint)
+    twin = restore_params("data/net_params.pkl", blueprint)
 
-    rows = max(1, CHUNK_VALUES // sum(sizes))
+    rows = rows_at_a_time(width(net))
     with showing(3 * len(test.x) + len(train.x), "prediction") as advance:
         difference = largest_difference(net, twin, test.x, rows, advance)
         measured = errors_of(predict(net, test.x, rows, advance), test.y)
@@ -96,7 +95,7 @@ def run(params: Params) -> str:
     with files.writing("data/metrics.json") as file:
         file.write((json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode())
 
-    shown = dataset.evenly_spread(len(test.x), max(1, TABLE_ROWS // test.y.shape[1]))
+    shown = evenly_spread(len(test.x), max(1, TABLE_ROWS // test.y.shape[1]))
     prediction = torch.cat(list(predict(net, test.x[shown], rows)))
     write_predictions("data/predictions.csv", test.names, test.x[shown], test.y[shown], prediction)
     return f"{summary(metrics)} -> data/metrics.json, data/predictions.csv"

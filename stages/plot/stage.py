@@ -4,11 +4,9 @@ data/history.npz, data/loss.csv → data/plots/: data.png, learning/0.png, 10.pn
 and loss.png. Imports no torch.
 """
 
-from itertools import compress
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from stages import history
@@ -20,6 +18,7 @@ from stages.plot.pictures import write_animation, write_each, write_picture
 from stages.runtime.errors import UserError, counted
 from stages.runtime.params import Exact, Section, StageParams
 from stages.runtime.progress import showing
+from stages.runtime.spread import evenly_spread
 
 GIF_HUNDREDTHS = 65535  # the longest that a GIF can show a frame, in hundredths of a second
 
@@ -46,13 +45,6 @@ class Params(StageParams):
     """What this stage reads from params.yaml."""
 
     plot: Plot
-
-
-def evenly_spread_mask(n: int, at_most: int) -> np.ndarray:
-    """Return a mask, bool (n,), of at most `at_most` evenly spread rows, the first and the last among them."""
-    taken = np.zeros(n, dtype=bool)
-    taken[np.linspace(0, n - 1, at_most).astype(int)] = True
-    return taken
 
 
 def remove_others(path: Path, kept: set[Path]) -> None:
@@ -85,7 +77,8 @@ def run(params: Params) -> str:
     learning = [f"data/plots/learning/{epoch}.png" for epoch in snapshots.epochs]
     with showing(len(learning), "picture") as advance:
         frames = write_each(learning, draw_learning(snapshots, columns, settings.dpi), advance)
-        animated = compress(frames, evenly_spread_mask(len(learning), settings.max_frames))
+        shown = set(evenly_spread(len(learning), settings.max_frames))
+        animated = (frame for index, frame in enumerate(frames) if index in shown)
         write_animation("data/plots/learning.gif", animated, settings.frame_seconds)
     written = ["data/plots/data.png", "data/plots/loss.png", "data/plots/learning.gif", *learning]
     remove_others(Path("data/plots"), {path for name in written for path in (Path(name), Path(name).parent)})

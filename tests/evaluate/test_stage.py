@@ -41,7 +41,7 @@ def save(
 ) -> nn.Module:
     """Write all that evaluate reads, with a network of random weights."""
     generator = torch.Generator().manual_seed(3)
-    net = network.build(style, n_feature, hidden, n_output, seed=3)
+    net = network.build(network.Network.model_validate({"style": style, "hidden": hidden}), n_feature, n_output, seed=3)
     if columns:
         net = Tabular(net, columns)
     for name, rows in (("train", 30), ("test", points)):
@@ -197,7 +197,9 @@ def test_points_that_the_models_are_too_narrow_for_are_reported() -> None:
     net = save()
     save(n_feature=2)
     models.save_net("data/net.pkl", net)
-    with pytest.raises(UserError, match="^data/net.pkl: does not hold a network of 2 features, 10 hidden neurons and "):
+    with pytest.raises(
+        UserError, match=r"^data/net.pkl: does not hold .*hidden.weight is \(10, 1\) instead of \(10, 2\)"
+    ):
         evaluated()
 
 

@@ -102,8 +102,9 @@ def outputs(copy: Copy) -> list[bytes]:
         (
             PYTHON,
             4,
-            "compiled",
+            "native",
             {
+                "steps": "compiled",
                 "optimizer": "Adam",
                 "learning_rate": 0.001,
                 "batch_size": 7,

@@ -18,6 +18,7 @@ from dvc.scm import RevError, resolve_rev
 from dvc.utils.flatten import flatten
 
 from stages.runtime.errors import UserError, one_line, printable
+from stages.runtime.spread import evenly_spread
 from tools.report.dag import Drawing, lay_out
 
 WORKSPACE = "workspace"  # what DVC calls the files as they are now
@@ -231,8 +232,7 @@ def sequences(pictures: list[Picture]) -> tuple[list[Sequence], list[Picture]]:
     found = []
     for path, by_epoch in folders.items():
         epochs = sorted(by_epoch)
-        if len(epochs) > MOST_PICTURES:  # evenly spread ones, the first and the last among them
-            epochs = [epochs[i * (len(epochs) - 1) // (MOST_PICTURES - 1)] for i in range(MOST_PICTURES)]
+        epochs = [epochs[index] for index in evenly_spread(len(epochs), MOST_PICTURES)]
         shown = [by_epoch[epoch] for epoch in epochs]
         found.append(Sequence(path, epochs, shown, rest.pop(f"{path}.gif", None)))
     return found, list(rest.values())
