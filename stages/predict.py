@@ -9,50 +9,75 @@ import argparse
 import csv
 import io
 import os
+import re
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.runtime import files
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, counted, in_rows, printable
 from stages.runtime.run import PORTABLE, main
 
+if TYPE_CHECKING:
+    from stages.columns import Columns, Reading
 
-def lines(model: str, table: str) -> Iterator[bytes]:
+
+class Remarks:
+    """What to say about the rows of a table, counted as they are predicted."""
+
+    def __init__(self) -> None:
+        self.unpredicted: list[int] = []  # the numbers of the rows
+        self.cells: Counter[tuple[str, str]] = Counter()  # by column, and by what they are
+
+    def add(self, columns: "Columns", readings: "Mapping[str, Reading]") -> None:
+        """Count the cells that are unlike those of the training rows."""
+        for feature in columns.features:
+            cells, other, _ = readings[feature.name]
+            self.cells[feature.name, f"no {feature.kind}, taken as missing"] += int(other.sum())
+            self.cells[feature.name, feature.limits()] += int(feature.unlike_training(cells).sum())
+
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each kind of cell, and for the rows that were not predicted."""
+        for (name, what), count in self.cells.items():
+            if count:
+                yield f"column {printable(name)}: {counted(count, 'value')} {what}"
+        if n := len(self.unpredicted):
+            yield f"{counted(n, 'row')} without a prediction, {in_rows(n, self.unpredicted)}"
+
+
+def lines(model: str, table: str, encoding: str | None, remarks: Remarks) -> Iterator[bytes]:
     """Yield the predictions of a model for the rows of a table as CSV: the header, then many lines at a time.
 
-    Raises UserError if either file cannot be read, the table does not fit the model, or a prediction is not finite.
+    A row that cannot be predicted has empty values. Raises UserError if either file cannot be read, or the table does
+    not fit the model.
     """
-    os.environ.update(PORTABLE)
+    os.environ.update(PORTABLE)  # before any of what follows loads
+    import numpy as np
     import pyarrow as pa
-    import torch
     from pyarrow import csv as arrow_csv
 
-    from stages import models, network
-    from stages.runtime.chunks import rows_at_a_time
+    from stages import models
     from stages.tables.table import Table
 
-    net, source, first = models.load(model), Table(table), 1
-    source.require(net.names.features)
+    net = models.load(model)
+    columns = net.names
+    source = Table(table, encoding=encoding, missing=columns.missing)
+    source.require(columns.feature_names)
     header = io.StringIO()
-    csv.writer(header, lineterminator="\n").writerow(net.names.targets)
+    csv.writer(header, lineterminator="\n").writerow(columns.target_names)
     yield header.getvalue().encode()
-    without_header = arrow_csv.WriteOptions(include_header=False)
-    neurons = sum(
-        len(values) for values in net.parameters() if values.ndim
-    )  # at least; a point has as many values on its way
-    for rows in source.rows(net.names, targets=False):
-        for x in torch.from_numpy(rows).split(rows_at_a_time(rows.shape[1] + neurons)):
-            y = network.predict(net, x)
-            if not y.isfinite().all():
-                row = first + int(y.isfinite().all(dim=1).int().argmin())
-                raise UserError(
-                    f"{table}: row {row} has values so far from those trained on that none can be predicted"
-                )
-            first += len(x)
-            buffer = pa.BufferOutputStream()
-            arrow_csv.write_csv(pa.table(list(y.T.numpy()), net.names.targets), buffer, without_header)
-            yield buffer.getvalue()
+    options = arrow_csv.WriteOptions(include_header=False)
+    for first, readings in source.batches(columns, targets=False):
+        y = net.predict_cells(readings)
+        remarks.add(columns, readings)
+        remarks.unpredicted += (first + np.flatnonzero(np.isnan(y[:, 0]))).tolist()
+        buffer = pa.BufferOutputStream()
+        values = [pa.array(values, from_pandas=True) for values in y.T]
+        arrow_csv.write_csv(pa.table(values, columns.target_names), buffer, options)
+        # Readers skip an empty line, so what is missing in a single column is in quotes.
+        yield re.sub(rb"(?m)^\n", b'""\n', buffer.getvalue().to_pybytes())
     if changed := files.changed():
         raise UserError("\n".join(f"{path}: changed while it was read: predict again" for path in changed))
 
@@ -96,18 +121,30 @@ def run() -> None:
     parser.add_argument("model", metavar="MODEL", help="a net.pkl or net_params.pkl")
     parser.add_argument("table", metavar="TABLE", help="a table with the columns that the network was trained on")
     parser.add_argument("-o", metavar="FILE", dest="output", help="where to write the predictions (default: stdout)")
+    parser.add_argument("--encoding", help="of a CSV file that is not in UTF-8, such as cp1252")
+    parser.add_argument("--allow-gaps", action="store_true", help="exit with 0 even if rows cannot be predicted")
     arguments = parser.parse_args()
-    predicted = lines(arguments.model, arguments.table)
-    if not arguments.output:
+    remarks = Remarks()
+    predicted = lines(arguments.model, arguments.table, arguments.encoding, remarks)
+    if arguments.output:
+        write_to(arguments.output, predicted, arguments.model, arguments.table)
+    else:
         stream(predicted, sys.stdout.fileno(), "standard output")
-        return
-    output = Path(os.path.realpath(arguments.output))
-    for read in (arguments.model, arguments.table):
-        if output == Path(os.path.realpath(read)):
-            raise UserError(f"{arguments.output}: must be another file than {read}, which it would replace")
-    if output.parent == Path(os.path.realpath(arguments.table)):
-        raise UserError(f"{arguments.output}: must not be in {arguments.table}, the folder that is read")
-    write(predicted, arguments.output)
+    for line in remarks.lines():
+        print(f"{arguments.table}: {line}", file=sys.stderr)
+    if remarks.unpredicted and not arguments.allow_gaps:
+        sys.exit(1)
+
+
+def write_to(path: str, predicted: Iterator[bytes], *sources: str) -> None:
+    """Write to a file that is none of those that are read. Raises UserError if it is, or as `write` does."""
+    output = Path(os.path.realpath(path))
+    for source in sources:
+        if output == Path(os.path.realpath(source)):
+            raise UserError(f"{path}: must be another file than {source}, which it would replace")
+        if output.parent == Path(os.path.realpath(source)):
+            raise UserError(f"{path}: must not be in {source}, the folder that is read")
+    write(predicted, path)
 
 
 if __name__ == "__main__":

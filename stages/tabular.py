@@ -1,12 +1,21 @@
 """A network that takes and returns the columns of a table in their original units, and stores their names."""
 
-from typing import Any
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.columns import Columns
+from stages.columns import Columns, Notation, Reading
+from stages.columns.names import normal_name
 from stages.dataset import Dataset
+from stages.network import predict, width
+from stages.runtime.chunks import rows_at_a_time
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 CHUNK_ROWS = 1 << 16  # converted to float64 at a time
 
@@ -48,6 +57,34 @@ class Tabular(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the predictions, (n, n_output), for x, (n, n_feature), both in their original units."""
         return self.unstandardize(self.net(standardized(x, self.x_mean, self.x_deviation)))
+
+    def predict(self, rows: Any) -> "pa.Table":
+        """Return the predictions for rows of raw cells: an Arrow or pandas table, or a list of dicts by column name.
+
+        The result has a column for each target, float32, null where a row cannot be predicted. Missing cells, or
+        columns that a dict lacks, are taken as in a table. Raises ValueError if a feature is in no row.
+        """
+        import pyarrow as pa  # late, as for the columns: training needs none of it
+
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows) if isinstance(rows, list) else None
+        table = pa.Table.from_pandas(rows, preserve_index=False) if table is None else table
+        columns = self.names
+        cells = {normal_name(name): column for name, column in zip(table.column_names, table.columns, strict=True)}
+        if lacking := [name for name in columns.feature_names if name not in cells]:
+            raise ValueError(f"the rows have no {', '.join(lacking)}")
+        wanted = {name: cells[name].combine_chunks() for name in columns.feature_names}
+        y = self.predict_cells(columns.read(wanted, Notation(missing=columns.missing)))
+        return pa.table([pa.array(values, from_pandas=True) for values in y.T], columns.target_names)
+
+    def predict_cells(self, readings: Mapping[str, Reading]) -> np.ndarray:
+        """Return the predictions, float32 (n, n_output), for n rows of the features, by name; nan where there is none.
+
+        There is none for a row with a number that float32 cannot hold, or if it is not finite itself.
+        """
+        x = torch.from_numpy(self.names.encode({name: reading.cells for name, reading in readings.items()}))
+        y = torch.cat([predict(self, chunk) for chunk in x.split(rows_at_a_time(width(self)))])
+        y[torch.from_numpy(np.any([reading.unusable for reading in readings.values()], axis=0))] = math.nan
+        return torch.where(y.isfinite().all(dim=1, keepdim=True), y, math.nan).numpy()
 
     def unstandardize(self, y: Tensor) -> Tensor:
         """Return standardized y, (…, n_output), in the original units."""

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo, field_validator
 
+from stages.columns.names import normal_name
 from stages.runtime.errors import UserError, short
 from stages.runtime.params import Exact, Section, must_be
-from stages.tables.names import normal_name
 
 
 def refuse_linked_folders(path: str) -> None:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 import pyarrow as pa
 
 from stages.columns import Columns, Notation, Reading
+from stages.columns.names import normal_name
 from stages.runtime import files
 from stages.runtime.errors import UserError, printable
 from stages.tables.faults import Faults
 from stages.tables.gather import Column, Gathering
-from stages.tables.names import normal_name
 from stages.tables.table_files import File, files_of, user_errors
 
 MAX_NAMES = 20  # that a message lists
