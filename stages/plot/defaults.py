@@ -3,8 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from stages.runtime import files
@@ -35,12 +34,11 @@ FONTS = {
 }
 
 
-@contextmanager
-def matplotlib_defaults() -> Iterator[None]:
-    """Hide the user's settings and fonts from the parts of matplotlib that the block imports.
+def load_matplotlib() -> None:
+    """Import matplotlib without the user's settings and fonts.
 
-    matplotlib looks for them once, when it is imported: in the environment, the working folder and a folder in the
-    user's home. In the block a temporary folder replaces both folders.
+    It looks for them once, when it is imported: in the environment, the working folder and a folder in the user's home.
+    Meanwhile a temporary folder replaces both folders.
     Raises UserError if no temporary folder can be made.
     """
     for name in SETTINGS:
@@ -57,7 +55,7 @@ def matplotlib_defaults() -> Iterator[None]:
         os.environ["MPLCONFIGDIR"] = folder
         os.chdir(folder)
         try:
-            yield
+            import_module("matplotlib.backends.backend_agg")
         finally:
             os.chdir(here)
             del os.environ["MPLCONFIGDIR"]
