@@ -60,11 +60,11 @@ def train(
                         record.add(loss, batch.weight)
                         after_step()
                 training.end_epoch(everywhere)
-        record.end(net, everywhere(mean_loss, batches.full))
+        if training.validation:
+            training.validation.restore_best()
+        record.end(net, everywhere(mean_loss, batches.full))  # the network as it is saved
     if steps:
         steps.close()
-    if training.validation:
-        training.validation.restore_best()
     return record
 
 
