@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from stages.columns import Columns
+from stages.plot.defaults import Axes, FigureCanvasAgg, MaxNLocator
 from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, opacity, short_label, title_of
 
 

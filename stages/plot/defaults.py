@@ -1,9 +1,13 @@
-"""Load matplotlib with its own settings and font, so that the pictures do not depend on those of the user."""
+"""matplotlib, loaded with its own settings and font, so that the pictures do not depend on those of the user.
+
+Whatever draws imports the parts of matplotlib from here.
+"""
 
 import json
 import os
 import tempfile
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from stages.runtime import files
@@ -34,11 +38,12 @@ FONTS = {
 }
 
 
-def load_matplotlib() -> None:
-    """Import matplotlib without the user's settings and fonts.
+@contextmanager
+def matplotlib_defaults() -> Iterator[None]:
+    """Hide the user's settings and fonts from matplotlib, which looks for them once, when it is imported.
 
-    It looks for them once, when it is imported: in the environment, the working folder and a folder in the user's home.
-    Meanwhile a temporary folder replaces both folders.
+    It looks in the environment, the working folder and a folder in the user's home. In the block a temporary folder
+    replaces both folders.
     Raises UserError if no temporary folder can be made.
     """
     for name in SETTINGS:
@@ -55,7 +60,46 @@ def load_matplotlib() -> None:
         os.environ["MPLCONFIGDIR"] = folder
         os.chdir(folder)
         try:
-            import_module("matplotlib.backends.backend_agg")
+            yield
         finally:
             os.chdir(here)
             del os.environ["MPLCONFIGDIR"]
+
+
+with matplotlib_defaults():
+    from matplotlib import rc_context, rcParams
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import (
+        FontEntry,
+        FontProperties,
+        findfont,
+        findSystemFonts,
+        fontManager,
+        get_font,
+        ttfFontProperty,
+    )
+    from matplotlib.ft2font import FT2Font
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+__all__ = [
+    "Axes",
+    "FT2Font",
+    "Figure",
+    "FigureCanvasAgg",
+    "FontEntry",
+    "FontProperties",
+    "LogLocator",
+    "MaxNLocator",
+    "NullLocator",
+    "findSystemFonts",
+    "findfont",
+    "fontManager",
+    "get_font",
+    "rcParams",
+    "rc_context",
+    "ttfFontProperty",
+    "withStroke",
+]

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 import numpy as np
-from matplotlib import rcParams
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
+from stages.plot.defaults import Axes, Figure, FigureCanvasAgg, rcParams
 from stages.plot.fonts import drawn
 
 MAX_PANELS = 12

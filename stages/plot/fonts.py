@@ -3,17 +3,18 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from matplotlib import rc_context, rcParams
-from matplotlib.font_manager import (
+from stages.plot.defaults import (
     FontEntry,
     FontProperties,
+    FT2Font,
     findfont,
     findSystemFonts,
     fontManager,
     get_font,
+    rc_context,
+    rcParams,
     ttfFontProperty,
 )
-from matplotlib.ft2font import FT2Font
 
 OWN = "DejaVu Sans"
 REGULAR = (400, "normal", "normal")  # weight, style, stretch

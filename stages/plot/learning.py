@@ -6,12 +6,11 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from stages.columns import Columns
 from stages.history import Snapshots
+from stages.plot.defaults import Axes, withStroke
 from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, opacity, title_of
 
 HALO = withStroke(linewidth=3, foreground="white")  # keeps red text readable over blue points

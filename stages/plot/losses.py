@@ -3,12 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
 from PIL import Image
 
+from stages.plot.defaults import Axes, Figure, FigureCanvasAgg, LogLocator, MaxNLocator
 from stages.plot.figure import image_of
 
 

@@ -3,12 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 from PIL import Image
 
+from stages.plot.defaults import Axes, Figure, FigureCanvasAgg, NullLocator
 from stages.plot.figure import image_of, short_label
 from tools.sweep.summary import Value
 
