@@ -14,18 +14,14 @@ from pydantic import (
     WrapValidator,
 )
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+from yaml import MarkedYAMLError
 
-from stages.runtime import files
+from stages.runtime import files, yaml12
 from stages.runtime.errors import UserError, one_line, printable, short
 
-MAX_CHARACTERS = 50_000  # in a file; the parser takes about a second for this many
-MAX_LEVELS = 10  # of nested collections
 SECTIONS = {"kernels", "generate", "network", "train", "plot"}  # of params.yaml, those of all stages
 
-Points = Annotated[int, Field(gt=0, le=10**12)]  # × 4 bytes × the most neurons is below 2^63 bytes
+PointCount = Annotated[int, Field(gt=0, le=10**12)]  # × 4 bytes × the most neurons is below 2^63 bytes
 
 
 def _exact(value: Any) -> Any:
@@ -69,50 +65,27 @@ Schema = TypeVar("Schema", bound=StageParams)
 
 
 def load(path: str) -> dict[str, Any]:
-    """Return the mapping in a YAML file, read by the parser that DVC uses, so that both see the same values.
+    """Return the mapping in a YAML file, in which DVC reads the same values.
 
-    Raises UserError if the file cannot be read, is too large or is not a YAML mapping.
+    Raises UserError if the file cannot be read, is not a YAML mapping, or has what parsers read differently.
     """
     try:
         files.regular(path)
-        with Path(path).open(encoding="utf-8") as file:
-            text = file.read(MAX_CHARACTERS + 1)
-        _check_size(path, text)
-        document = YAML(typ="safe").load(text)
-    except UserError:
-        raise
+        document = yaml12.load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception as error:  # whatever the parser trips over, DVC could not read it either
-        raise UserError(f"{path}: is not valid YAML in UTF-8: {printable(_account(error))}") from error
+    except Exception as error:  # whatever the parser trips over
+        raise UserError(f"{path}: {printable(_account(error))}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: must be a mapping of sections, got {short(document)}")
     return document
 
 
 def _account(error: Exception) -> str:
-    """Return the parser's message without its excerpts and its advice to programmers."""
+    """Return the parser's message without its excerpts of the file."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         return f"line {error.problem_mark.line + 1}: {', '.join(filter(None, [error.context, error.problem]))}"
-    return one_line(error).partition(";")[0]
-
-
-def _check_size(path: str, text: str) -> None:
-    """Raise UserError if the text would take long to load: a few aliases can stand for billions of values.
-
-    Besides, DVC does not preserve aliases: `dvc exp run -S` may change an aliased value in one place or in all.
-    """
-    if len(text) > MAX_CHARACTERS:
-        raise UserError(f"{path}: must have at most {MAX_CHARACTERS} characters")
-    level = 0
-    for event in YAML(typ="safe").parse(text):
-        line = event.start_mark.line + 1
-        if isinstance(event, AliasEvent):
-            alias = f"*{printable(event.anchor)}"
-            raise UserError(f"{path}: line {line}: aliases are not allowed: write out the value, got {alias}")
-        level += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if level > MAX_LEVELS:
-            raise UserError(f"{path}: line {line}: must have at most {MAX_LEVELS} levels of nesting")
+    return f"is not valid YAML in UTF-8: {one_line(error).partition(';')[0]}"
 
 
 def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
