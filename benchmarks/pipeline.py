@@ -12,7 +12,7 @@ from benchmarks.process import PROJECT
 from benchmarks.project import Copy
 from benchmarks.report import Quantities, Section, duration, interleaved, table
 
-COMMON = ["pydantic", "yaml", "tqdm"]
+COMMON = ["filelock", "pydantic", "yaml", "tqdm"]
 TORCH = ["torch", *COMMON]
 IMPORTS = {
     "generate": TORCH,

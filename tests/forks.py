@@ -15,6 +15,7 @@ from pathlib import Path
 AVAILABLE = sys.platform == "linux"  # Windows has no forks, and those of macOS are unsafe once a library has loaded
 LIBRARIES = [
     "torch.distributed",
+    "filelock",
     "pydantic",
     "ruamel.yaml",
     "yaml",
