@@ -1,8 +1,9 @@
 """Read params.yaml, as DVC reads it, into the schema of a stage; report all its faults at once."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -17,7 +18,7 @@ from pydantic_core import ErrorDetails
 from yaml import MarkedYAMLError
 
 from stages.runtime import files, yaml12
-from stages.runtime.errors import UserError, one_line, printable, short
+from stages.runtime.errors import UserError, did_you_mean, one_line, one_of, printable, short
 
 SECTIONS = {"kernels", "generate", "network", "train", "plot"}  # of params.yaml, those of all stages
 
@@ -98,26 +99,28 @@ def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate({name: value for name, value in document.items() if name not in others})
     except ValidationError as error:
-        tagged = {name for name, field in schema.model_fields.items() if field.discriminator}
-        faults = [f"{path}: {_describe(fault, tagged)}" for fault in error.errors(include_url=False)]
+        faults = [f"{path}: {_describe(fault, schema)}" for fault in error.errors(include_url=False)]
         raise UserError("\n".join(faults)) from error
 
 
-def _describe(fault: ErrorDetails, tagged: set[str]) -> str:
+def _describe(fault: ErrorDetails, schema: type[Schema]) -> str:
     """Return a fault that pydantic found, in this project's words.
 
     A tagged section is one of several kinds, which one of its keys, the discriminator, tells apart.
     """
     place, value, context = [*fault["loc"]], fault["input"], fault.get("ctx", {})
+    tagged = place[0] in schema.model_fields and schema.model_fields[str(place[0])].discriminator
     if fault["type"].startswith("union_tag"):
         place.append(context["discriminator"].strip("'"))
         value = value.get(place[-1])
-    elif place[0] in tagged:
+    elif tagged:
         del place[1:2]  # the kind, which is no part of the file
+    names: Iterable[str] = re.findall("'([^']*)'", context.get("expected", context.get("expected_tags", "")))
     rules = {
         "missing": "is missing",
         "union_tag_not_found": "is missing",
-        "union_tag_invalid": f"must be {' or '.join(context.get('expected_tags', '').rsplit(', ', 1))}",
+        "union_tag_invalid": "must be",
+        "literal_error": "must be",
         "extra_forbidden": "is not a known key",
         "invalid_key": "is not a known key",
         "model_type": "must be a mapping",
@@ -126,4 +129,20 @@ def _describe(fault: ErrorDetails, tagged: set[str]) -> str:
     }
     rule = rules.get(fault["type"]) or re.sub(r"^(\w+ should|Value error, must)", "must", fault["msg"])
     where = ".".join(map(printable, place))
-    return f"{where}: {rule}" if rule == "is missing" else f"{where}: {rule}, got {short(value)}"
+    if rule == "is missing":
+        return f"{where}: {rule}"
+    if rule == "must be":
+        return f"{where}: {rule} {one_of(names)}, got {short(value)}{did_you_mean(value, names)}"
+    if rule == "is not a known key":
+        return f"{where}: {rule}, got {short(value)}{did_you_mean(place[-1], _keys(schema, place[:-1]))}"
+    return f"{where}: {rule}, got {short(value)}"
+
+
+def _keys(schema: type[BaseModel], place: list[int | str]) -> set[str]:
+    """Return the keys that a section can have, of whichever kind; at the top, the sections."""
+    models = [schema]
+    for part in place:
+        types = [model.model_fields[str(part)].annotation for model in models if part in model.model_fields]
+        kinds = [kind for annotation in types for kind in get_args(annotation) or [annotation]]
+        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return {name for model in models for name in model.model_fields} if place else SECTIONS

@@ -65,7 +65,11 @@ def load_named(path: Path) -> dict[str, Any]:
             "  epochs: 2024-01-01",
             "train.epochs: must be a valid integer, got datetime.date(2024, 1, 1)",
         ),
-        ("  epochs: 200", "  epochs: 200\n  epoch: 5", "train.epoch: is not a known key, got 5"),
+        (
+            "  epochs: 200",
+            "  epochs: 200\n  epoch: 5",
+            "train.epoch: is not a known key, got 5: did you mean 'epochs'?",
+        ),
         ("  learning_rate: 0.2", "  learning_rate: .nan", "train.learning_rate: must be a finite number, got nan"),
         ("  learning_rate: 0.2", "  learning_rate: -.inf", "train.learning_rate: must be a finite number, got -inf"),
         ("  learning_rate: 0.2", "  learning_rate: 0", "train.learning_rate: must be greater than 0, got 0"),
@@ -75,12 +79,17 @@ def load_named(path: Path) -> dict[str, Any]:
             "  device: gpu",
             "train.device: must be cpu, cuda, cuda:N, mps or auto, got 'gpu'",
         ),
-        ("  style: module", "  style: modul", "network.style: must be 'module' or 'sequential', got 'modul'"),
+        (
+            "  style: module",
+            "  style: modul",
+            "network.style: must be 'module' or 'sequential', got 'modul': did you mean 'module'?",
+        ),
         ("kernels: portable", "kernels: fast", "kernels: must be 'portable', 'native' or 'compiled', got 'fast'"),
         ("kernels: portable", "kernel: portable", "kernels: is missing"),
         ("  optimizer_options: {}", "  optimizer_options: 3", "train.optimizer_options: must be a mapping, got 3"),
         ("network: ", "networks: ", "network: is missing"),
         ("network: ", "network: 3\nfoo: ", "network: must be a mapping, got 3"),
+        ("network: ", "plots: 1\nnetwork: ", "plots: is not a known key, got 1: did you mean 'plot'?"),
         ("network: ", "extra: 1\nnetwork: ", "extra: is not a known key, got 1"),
     ],
 )
@@ -268,8 +277,18 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         "params.yaml: network.hidden: must be a valid integer, got 'x'",
         "params.yaml: train.epochs: must be greater than 0, got 0",
         "params.yaml: train.loss: is missing",
-        "params.yaml: train.los: is not a known key, got 'MSELoss'",
+        "params.yaml: train.los: is not a known key, got 'MSELoss': did you mean 'loss'?",
     ]
+
+
+def test_a_name_that_is_nearly_right_is_suggested_and_a_long_list_of_names_is_cut(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, edited("  optimizer: SGD", "  optimizer: adm"))
+    assert fault.startswith("params.yaml: train.optimizer: must be 'ASGD', 'Adadelta', ")
+    assert fault.endswith(" others, got 'adm': did you mean 'Adam'?")
+    assert len(fault) < 220
+    (fault,) = faults(tmp_path, edited("  loss: MSELoss", "  loss: mseloss"))
+    names = "'MSELoss', 'L1Loss', 'SmoothL1Loss' or 'HuberLoss'"
+    assert fault == f"params.yaml: train.loss: must be {names}, got 'mseloss': did you mean 'MSELoss'?"
 
 
 def test_a_stage_reads_its_own_sections_alone(tmp_path: Path) -> None:

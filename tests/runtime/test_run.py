@@ -74,9 +74,9 @@ def test_a_users_mistake_ends_with_status_2_and_one_line_per_fault(copy: Copy) -
 
 @pytest.mark.parametrize("words", [[], ["trian"], ["network"], ["__main__"], ["os.path"], ["train", "plot"]])
 def test_an_unknown_stage_is_reported(trained: Copy, words: list[str]) -> None:
-    told = trained.run("python", "-m", "stages", *words, status=2)
-    stages = "evaluate, generate, plot, train"
-    assert told == f"python -m stages STAGE: STAGE must be one of {stages}, got {' '.join(words)!r}\n"
+    output = trained.run("python", "-m", "stages", *words, status=2)
+    stages, nearest = "evaluate, generate, plot, train", ": did you mean 'train'?" if words == ["trian"] else ""
+    assert output == f"python -m stages STAGE: STAGE must be one of {stages}, got {' '.join(words)!r}{nearest}\n"
 
 
 def test_the_users_own_settings_of_tqdm_change_nothing(copy: Copy) -> None:
