@@ -112,9 +112,11 @@ class Copy:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that is handed a Copy as slow: it starts processes of the project."""
+    """Mark each test that is handed a Copy, or that uses subprocess, as slow: it starts processes of the project."""
     for item in items:
-        if isinstance(item, pytest.Function) and Copy in get_type_hints(item.function).values():
+        if isinstance(item, pytest.Function) and (
+            Copy in get_type_hints(item.function).values() or "subprocess" in item.function.__code__.co_names
+        ):
             item.add_marker("slow")
 
 

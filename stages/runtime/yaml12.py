@@ -82,7 +82,7 @@ def load(text: str, loader: type = Loader) -> Any:
         level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if rule := _refused(event, level, text):
             raise ConstructorError(None, None, rule, event.start_mark)
-    return yaml.load(text, Loader=loader)  # noqa: S506  # a SafeLoader
+    return loader(text).get_single_data()
 
 
 def _refused(event: yaml.Event, level: int, text: str) -> str | None:
