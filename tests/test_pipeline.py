@@ -79,7 +79,7 @@ def pinned(requirements: Path) -> set[str]:
     """Return the import names of what a requirements file pins."""
     lines = requirements.read_text(encoding="utf-8").splitlines()
     names = {line.partition("==")[0].partition(".")[0] for line in lines if "==" in line}
-    return {{"pillow": "PIL"}.get(name, name) for name in names}
+    return {{"pillow": "PIL", "PyYAML": "yaml"}.get(name, name) for name in names}
 
 
 @pytest.mark.parametrize("stage", STAGES)
