@@ -47,18 +47,18 @@ example: .venv/ready
 	rm -rf .example
 	git clone --quiet . .example
 	cp examples/auto-mpg/params.yaml .example/
-	cd .example && dvc cache dir --local $(CURDIR)/.dvc/cache && dvc repro && cat data/metrics.json
+	cd .example && dvc cache dir --local ../.dvc/cache && dvc repro && cat data/metrics.json
 
 # make bench QUICK=1: a quick look, in two or three minutes.
 bench: .venv-bench/ready
 	.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick)
 
-.venv/ready: $(REQUIREMENTS)
-	$(PYTHON) -m venv --clear .venv
-	.venv/bin/python -m pip install -r requirements.txt -c constraints.txt
+# An environment is never emptied, least of all one behind a link, which others use.
+%/ready: $(REQUIREMENTS)
+	@if [ -L $* ]; then echo '$*: is a link to another environment: remove the link, then run make again' >&2; exit 1; fi
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install -r requirements.txt $(EXTRA) -c constraints.txt
 	touch $@
 
-.venv-bench/ready: $(REQUIREMENTS) benchmarks/requirements.txt
-	$(PYTHON) -m venv --clear .venv-bench
-	.venv-bench/bin/python -m pip install -r requirements.txt -r benchmarks/requirements.txt -c constraints.txt
-	touch $@
+.venv-bench/ready: EXTRA = -r benchmarks/requirements.txt
+.venv-bench/ready: benchmarks/requirements.txt

@@ -6,13 +6,13 @@ from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ruamel.yaml import YAML
+import yaml
 
 from benchmarks.process import PROJECT
 from benchmarks.project import Copy
 from benchmarks.report import Quantities, Section, duration, interleaved, table
 
-COMMON = ["pydantic", "ruamel.yaml", "tqdm"]
+COMMON = ["filelock", "pydantic", "yaml", "tqdm"]
 TORCH = ["torch", *COMMON]
 IMPORTS = {
     "generate": TORCH,
@@ -44,7 +44,7 @@ def outs(stage: dict[str, Any]) -> Iterator[str]:
 
 def lay_floor(copy: Copy) -> None:
     """Put the floor in the place of the stages."""
-    stages = YAML(typ="safe").load(copy.folder / "dvc.yaml")["stages"]
+    stages = yaml.safe_load((copy.folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     jobs = {name: [IMPORTS[name], list(outs(stage))] for name, stage in stages.items()}
     (copy.folder / "floor.json").write_text(json.dumps(jobs), encoding="utf-8")
     (copy.folder / "stages/__main__.py").write_bytes((PROJECT / "benchmarks/floor.py").read_bytes())

@@ -4,10 +4,11 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
+import yaml
 
 from benchmarks import process
 from benchmarks.process import NATIVE, PROJECT
+from stages.runtime import params
 
 
 class Run(NamedTuple):
@@ -37,9 +38,9 @@ class Copy:
 
     def set(self, changes: dict[str, Any]) -> None:
         """Change params: `set({"train.epochs": 3})`."""
-        parser, path = YAML(), self.folder / "params.yaml"
-        document = parser.load(path)
+        path = self.folder / "params.yaml"
+        document = params.load(str(path))
         for name, value in changes.items():
             *sections, key = name.split(".")
             (document[sections[0]] if sections else document)[key] = value
-        parser.dump(document, path)
+        path.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

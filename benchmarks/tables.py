@@ -4,6 +4,7 @@ It is run by hand and takes about a quarter of an hour; `--splits 2` takes a qui
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -15,11 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow
+import yaml
 from pyarrow import csv
-from ruamel.yaml import YAML
 from sklearn import datasets, ensemble
 
 from benchmarks import process, report
+from stages.runtime import params
 
 HEAD = ["", "rows", "network", "least squares", "gradient boosting", "histogram boosting", "seconds a fit"]
 
@@ -74,11 +76,11 @@ def lay_out(case: Case, split: int) -> None:
     Path("data/raw").mkdir(parents=True)
     for rows, path in zip((train, test), paths.values(), strict=True):
         csv.write_csv(rows, path)
-    params = YAML().load(process.PROJECT / "examples/auto-mpg/params.yaml")
+    document = params.load(str(process.PROJECT / "examples/auto-mpg/params.yaml"))
     categories = [column.name for column in table.schema if str(column.type) == "string"]
-    params["generate"] = {"source": "table", **paths, "target": target, "features": None, "categories": categories}
-    params["train"].update(seed=split, loss=case.loss)
-    YAML().dump(params, Path("params.yaml"))
+    document["generate"] = {"source": "table", **paths, "target": target, "features": None, "categories": categories}
+    document["train"].update(seed=split, loss=case.loss)
+    Path("params.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
 
 
 def measure(name: str, split: int) -> list[float]:
@@ -92,7 +94,7 @@ def measure(name: str, split: int) -> list[float]:
     run("generate")
     seconds = [processor_time(partial(run, "train"))]
     run("evaluate")
-    metrics = YAML().load(Path("data/metrics.json"))
+    metrics = json.loads(Path("data/metrics.json").read_text(encoding="utf-8"))
     errors = [metrics["test_rmse"], metrics["baselines"]["least_squares"]["rmse"]]
 
     from stages import dataset  # late: torch must not load before the stages have chosen its kernels

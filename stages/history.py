@@ -1,5 +1,6 @@
 """How the network learned, as files: snapshots of its predictions (.npz) and the losses of every epoch (.csv)."""
 
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from stages.runtime import archive, files
 from stages.runtime.errors import UserError
 
 LOSSES = ("loss", "validation_loss", "learning_rate")  # the columns of loss.csv after epoch; all but the first optional
+NPY_HEADER_BYTES = 128  # of an array with up to three dimensions
 
 
 class Snapshots(NamedTuple):
@@ -25,7 +27,7 @@ class Snapshots(NamedTuple):
 
 
 def write_snapshots(path: str, snapshots: Snapshots) -> None:
-    """Write the snapshots as an uncompressed npz, the same bytes every time.
+    """Write the snapshots as an uncompressed npz, the same bytes every time and under every Python.
 
     Raises UserError if they are not finite, before anything is written.
     """
@@ -36,8 +38,15 @@ def write_snapshots(path: str, snapshots: Snapshots) -> None:
             raise UserError(f"{path}: {name} must be finite, got nan or inf: lower train.learning_rate")
     if columns:
         arrays["columns"] = np.frombuffer(columns.model_dump_json().encode(), np.uint8)
-    with files.writing(path) as file:
-        np.savez(file, **arrays)
+    with files.writing(path) as file, zipfile.ZipFile(file, "w") as records:
+        for name, values in arrays.items():
+            record = zipfile.ZipInfo(f"{name}.npy")
+            record.create_system = 3  # Unix, on Windows too
+            # np.savez always asks for the headers of large records; how zipfile writes them for small ones depends on
+            # the Python.
+            large = values.nbytes + NPY_HEADER_BYTES > zipfile.ZIP64_LIMIT
+            with records.open(record, "w", force_zip64=large) as stream:
+                np.lib.format.write_array(stream, values, allow_pickle=False)
 
 
 def read_snapshots(path: str) -> Snapshots:

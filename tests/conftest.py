@@ -12,12 +12,15 @@ from typing import Any, get_type_hints
 import pytest
 from ruamel.yaml import YAML
 
+from stages.runtime.run import PORTABLE
 from tests import forks
 from tests.forks import Running
 
 PROJECT = Path(__file__).parent.parent
 LESSON = PROJECT / "tests/params.yaml"  # what the tests run with, however the user has edited the project's
-ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+os.environ.update(PORTABLE)  # before torch loads: what a test computes must not depend on the CPU
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in PORTABLE}  # of the project's processes
+ENVIRONMENT["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 IDENTITY = ["user.name=test", "user.email=test@example.com"]
 LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # no library reads them as it loads
 
@@ -59,11 +62,8 @@ class Copy:
         return twin
 
     def link_environment(self) -> None:
-        """Give the copy a `.venv` with what is installed here, newer than the requirements: make leaves it as it is.
-
-        Each entry is a link, not the folder: `python -m venv --clear .venv` would empty the folder behind a link.
-        """
-        (self.path / ".venv").mkdir()
+        """Give the copy a `.venv` with what is installed here, newer than the requirements: make leaves it as it is."""
+        (self.path / ".venv").mkdir()  # not a link, which make refuses
         for entry in Path(sys.prefix).iterdir():
             if entry.name != "ready":
                 (self.path / ".venv" / entry.name).symlink_to(entry)
@@ -113,9 +113,11 @@ class Copy:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that is handed a Copy as slow: it starts processes of the project."""
+    """Mark each test that is handed a Copy, or that uses subprocess, as slow: it starts processes of the project."""
     for item in items:
-        if isinstance(item, pytest.Function) and Copy in get_type_hints(item.function).values():
+        if isinstance(item, pytest.Function) and (
+            Copy in get_type_hints(item.function).values() or "subprocess" in item.function.__code__.co_names
+        ):
             item.add_marker("slow")
 
 

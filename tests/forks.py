@@ -13,7 +13,15 @@ import tempfile
 from pathlib import Path
 
 AVAILABLE = sys.platform == "linux"  # Windows has no forks, and those of macOS are unsafe once a library has loaded
-LIBRARIES = ["torch.distributed", "pydantic", "ruamel.yaml", "matplotlib.backends.backend_agg", "PIL.PngImagePlugin"]
+LIBRARIES = [
+    "torch.distributed",
+    "filelock",
+    "pydantic",
+    "ruamel.yaml",
+    "yaml",
+    "matplotlib.backends.backend_agg",
+    "PIL.PngImagePlugin",
+]
 LIBRARIES += ["dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.experiments", "dvc.repo.plots", "dvc.repo.status"]
 COMMANDS = {  # and the modules that they run
     "dvc": "dvc",

@@ -36,6 +36,30 @@ def test_a_stale_pipeline_fails_the_check_and_says_what_to_do(done: Copy, target
     assert "ruff" not in told
 
 
+@needs_make
+def test_an_environment_behind_a_link_is_refused_and_left_as_it_is(copy: Copy) -> None:
+    others = copy.path.parent / "others"
+    (others / "bin").mkdir(parents=True)
+    (others / "bin/kept").touch()
+    for name in (".venv", ".venv-bench"):
+        (copy.path / name).symlink_to(others)
+        target = "bench" if name == ".venv-bench" else "current"
+        output = copy.run("make", "--no-print-directory", target, status=2)
+        assert output.startswith(f"{name}: is a link to another environment: remove the link, then run make again\n")
+    assert [path.name for path in others.rglob("*")] == ["bin", "kept"]
+
+
+@needs_make
+def test_an_outdated_environment_keeps_what_is_in_it(copy: Copy) -> None:
+    (copy.path / ".venv").mkdir()
+    (copy.path / ".venv/kept").touch()
+    for path in copy.path.glob("**/requirements*.txt"):
+        path.write_text("")
+    copy.run("make", ".venv/ready")
+    assert (copy.path / ".venv/kept").exists()
+    assert (copy.path / ".venv/ready").exists()
+
+
 def test_the_workflow_runs_what_make_check_runs_on_the_systems_and_pythons_that_are_supported() -> None:
     job = WORKFLOW["jobs"]["check"]
     assert [name.split("-")[0] for name in job["strategy"]["matrix"]["os"]] == ["ubuntu", "macos", "windows"]

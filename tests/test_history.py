@@ -1,5 +1,6 @@
 import gzip
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from stages import history
 from stages.columns import Columns
 from stages.history import Snapshots
+from stages.runtime import archive
 from stages.runtime.errors import UserError
 
 SNAPSHOTS = Snapshots(
@@ -25,6 +27,19 @@ def test_snapshots_are_read_as_they_were_written(tmp_path: Path, columns: Column
     for read, written in zip(arrays, ARRAYS.values(), strict=True):
         np.testing.assert_array_equal(read, written)
     assert read_columns == columns
+
+
+def test_an_archive_has_no_headers_that_differ_between_pythons(tmp_path: Path) -> None:
+    path = tmp_path / "history.npz"
+    history.write_snapshots(str(path), SNAPSHOTS)
+    content = path.read_bytes()
+    with zipfile.ZipFile(path) as records:
+        for record in records.infolist():
+            version, *_, extra_bytes = archive.HEADER.unpack_from(content, record.header_offset)[1:]
+            assert (version, extra_bytes) == (20, 0)  # with np.savez 20 or 45, and 20 bytes
+            assert (record.create_version, record.create_system, record.extract_version) == (20, 3, 20)
+            assert (record.flag_bits, record.external_attr, record.extra) == (0, 0o600 << 16, b"")
+            assert record.date_time == (1980, 1, 1, 0, 0, 0)
 
 
 @pytest.mark.parametrize("names", [["loss"], ["loss", "validation_loss"], ["loss", "learning_rate"], history.LOSSES])
@@ -103,9 +118,9 @@ def test_a_damaged_loss_table_is_refused(tmp_path: Path, content: bytes) -> None
 def test_snapshots_in_an_archive_of_another_kind_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "history.npz"
     history.write_snapshots(str(path), SNAPSHOTS)
-    archive = path.read_bytes()
+    written = path.read_bytes()
     np.savez_compressed(path, **ARRAYS)
-    for content in (path.read_bytes(), archive + b"x", b"x" + archive, archive + archive):
+    for content in (path.read_bytes(), written + b"x", b"x" + written, written + written):
         path.write_bytes(content)
         with pytest.raises(UserError, match="is not a history of this project, or is damaged: run `dvc repro`$"):
             history.read_snapshots(str(path))

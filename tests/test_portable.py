@@ -1,6 +1,8 @@
 """Portable kernels: what torch computes where CPUs have approximate instructions, or several code paths."""
 
-from tests.conftest import Copy, same_bytes
+import torch
+
+from tests.conftest import ENVIRONMENT, Copy, same_bytes
 
 SHOW = """
 import hashlib
@@ -37,3 +39,10 @@ def test_operations_round_right_and_roots_and_gelu_have_the_bits_of_every_cpu(co
     (copy.path / "stages/show").mkdir()
     (copy.path / "stages/show/stage.py").write_text(SHOW)
     assert copy.stage("show", MKL_VML_DEBUG_CPU_TYPE="3", ONEDNN_MAX_CPU_ISA="AVX2") == f"{DIGEST}\n"
+
+
+@same_bytes
+def test_the_tests_compute_with_portable_kernels_and_start_processes_without() -> None:
+    assert torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+    assert torch.get_num_threads() == 1
+    assert "ATEN_CPU_CAPABILITY" not in ENVIRONMENT

@@ -121,12 +121,9 @@ def check_the_results_of_the_example(example: Copy) -> None:
     assert metrics == json.loads((EXAMPLE / "metrics.json").read_text(encoding="utf-8"))
     for name in ("data.png", "loss.png", "learning.gif"):
         assert example.read(f"data/plots/{name}") == (EXAMPLE / name).read_bytes()
-    rows = {
-        "network": metrics["targets"]["mpg"],
-        "least squares": metrics["baselines"]["least_squares"],
-        "mean of the training rows": metrics["baselines"]["mean"],
-    }
-    for name, row in rows.items():
+    network = {name: metrics[f"test_{name}"] for name in ("rmse", "mae", "r2")}
+    rows = {"network": network, "least squares": metrics["baselines"]["least_squares"]}
+    for name, row in (rows | {"mean of the training rows": metrics["baselines"]["mean"]}).items():
         line = f"| {name} | {row['rmse']:.2f} | {row['mae']:.2f} | {row['r2']:.2f} |"
         assert line in README.read_text(encoding="utf-8")
 

@@ -80,8 +80,8 @@ def test_a_run_that_fails_takes_one_line_and_the_others_go_on_each_with_its_shar
     [
         (
             "train.learning_rte 0.2 abc",
-            "params.yaml: train.learning_rte: is not a known key, got 0.2\n"
-            "params.yaml: train.learning_rte: is not a known key, got 'abc'\n",
+            "params.yaml: train.learning_rte: is not a known key, got 0.2: did you mean 'learning_rate'?\n"
+            "params.yaml: train.learning_rte: is not a known key, got 'abc': did you mean 'learning_rate'?\n",
         ),
         (
             "train.epochs 1,2",

@@ -67,6 +67,12 @@ class Category(Kind):
         own = np.where(x.any(axis=1), x.argmax(axis=1), -1)
         return [names[index] for index in own]
 
+    def on_axis(self, x: np.ndarray) -> np.ndarray:
+        return np.where(x.any(axis=1), x.argmax(axis=1), np.nan)
+
+    def ticks(self) -> list[str]:
+        return [label.removeprefix(self.name)[1:] for label in self.labels()]
+
     def decision(self) -> str:
         words = [f"a category of {counted(len(self.levels), 'level')}"]
         if self.rare:

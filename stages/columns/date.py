@@ -62,11 +62,19 @@ class Date(Kind):
         missing = x[:, -1] == 1 if self.gaps else np.zeros(len(x), bool)
         return ["" if empty else moment for moment, empty in zip(text, missing, strict=True)]
 
+    def on_axis(self, x: np.ndarray) -> np.ndarray:
+        return np.where(x[:, -1] == 1, np.nan, x[:, 0]) if self.gaps else x[:, 0]
+
+    def axis_title(self) -> str:
+        return f"{self.name}, days since {self._first_day()}"
+
     def decision(self) -> str:
-        origin = np.datetime_as_string(np.datetime64(round(self.origin), "D"))
         of_periods = f", with the phase of the {' and the '.join(self.periods)}" if self.periods else ""
         filled = f"; {self.gaps} missing, filled with the median" if self.gaps else ""
-        return f"dates, in days since {origin}{of_periods}{filled}"
+        return f"dates, in days since {self._first_day()}{of_periods}{filled}"
+
+    def _first_day(self) -> str:
+        return str(np.datetime64(int(self.origin // 1), "D"))
 
     def unlike_training(self, cells: Cells) -> np.ndarray:
         return np.zeros(len(cells), bool)  # new dates are what a model is for

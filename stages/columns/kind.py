@@ -40,6 +40,18 @@ class Kind(BaseModel, ABC):
         """Return n cells as text, for its columns of x, (n, width); a missing cell is empty."""
 
     @abstractmethod
+    def on_axis(self, x: np.ndarray) -> np.ndarray:
+        """Return where to draw the cells with these columns of x, (n, width), on an axis, (n,); nan where missing."""
+
+    def axis_title(self) -> str:
+        """Return the title of that axis."""
+        return self.name
+
+    def ticks(self) -> list[str]:
+        """Return the names of the places 0, 1, … on that axis; empty if it is one of numbers."""
+        return []
+
+    @abstractmethod
     def decision(self) -> str:
         """Return what was decided about its cells that a reader of the results should know; empty if nothing."""
 

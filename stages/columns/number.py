@@ -47,6 +47,9 @@ class Number(Kind):
         missing = x[:, 1] == 1 if self.gaps else np.zeros(len(x), bool)
         return ["" if empty else f"{value:.9g}" for value, empty in zip(x[:, 0].tolist(), missing, strict=True)]
 
+    def on_axis(self, x: np.ndarray) -> np.ndarray:
+        return np.where(x[:, 1] == 1, np.nan, x[:, 0]) if self.gaps else x[:, 0]
+
     def decision(self) -> str:
         return f"{self.gaps} missing, filled with {self.fill:.6g}" if self.gaps else ""
 

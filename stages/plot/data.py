@@ -7,13 +7,8 @@ import numpy as np
 from PIL import Image
 
 from stages.columns import Columns
-from stages.plot.defaults import matplotlib_defaults
-from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, short_label, title_of
-
-with matplotlib_defaults():
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.ticker import MaxNLocator
+from stages.plot.defaults import Axes, FigureCanvasAgg, MaxNLocator
+from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, opacity, short_label, title_of
 
 
 def draw_data(x: np.ndarray, y: np.ndarray, columns: Columns, dpi: int) -> Image.Image:
@@ -25,17 +20,16 @@ def draw_data(x: np.ndarray, y: np.ndarray, columns: Columns, dpi: int) -> Image
 def data_panels(x: np.ndarray, y: np.ndarray, columns: Columns, dpi: int) -> tuple[FigureCanvasAgg, list[Axes]]:
     """Return a panel for each pair of a feature and a target, and their canvas."""
     slices = columns.slices()
-    pairs = list(product(columns.features, columns.targets))
+    pairs = list(product(columns.features, columns.target_names))
     title = title_of("Training data", len(pairs), "features" if y.shape[1] == 1 else "pairs of feature and target")
     features, targets = zip(*pairs[:MAX_PANELS], strict=True)
-    canvas, panels = new_panels(title, features, targets, dpi)
+    canvas, panels = new_panels(title, [feature.axis_title() for feature in features], targets, dpi)
     for panel, feature, target in zip(panels, features, targets, strict=True):
-        shown = x[:, slices[feature]]  # (m, 1), or (m, values of the category)
-        if feature in columns.categories:
-            shown = shown.argmax(axis=1)  # (m,)
-            name_ticks(panel, columns.categories[feature])
+        shown = feature.on_axis(x[:, slices[feature.name]])  # (m,)
+        if ticks := feature.ticks():
+            name_ticks(panel, ticks)
         marker = "o" if len(panels) == 1 else "."
-        panel.plot(shown, y[:, columns.targets.index(target)], marker, color="C0")
+        panel.plot(shown, y[:, columns.target_names.index(target)], marker, color="C0", alpha=opacity(len(x)))
     draw(canvas)
     return canvas, panels
 

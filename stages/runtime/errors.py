@@ -1,8 +1,11 @@
 """The one exception that is shown to the user without a traceback, and the words and values in its messages."""
 
+import difflib
 import reprlib
+from collections.abc import Iterable
 
 SHOWN_ROWS = 3  # of those that have a fault
+SHOWN_NAMES = 8  # of those that are accepted
 
 
 class UserError(Exception):
@@ -36,9 +39,25 @@ def in_rows(count: int, rows: list[int]) -> str:
     return f"in row {shown}" if count == 1 else f"{'first ' * (count > SHOWN_ROWS)}in rows {shown}"
 
 
+def one_of(names: Iterable[str]) -> str:
+    """Return, for instance, `'a', 'b' or 'c'`, or the first of many names and how many more there are."""
+    *rest, last = map(repr, names)
+    if len(rest) < SHOWN_NAMES:
+        return f"{', '.join(rest)} or {last}" if rest else last
+    return f"{', '.join(rest[:SHOWN_NAMES])} or one of {len(rest) + 1 - SHOWN_NAMES} others"
+
+
+def did_you_mean(name: object, names: Iterable[str]) -> str:
+    """Return `: did you mean 'Adam'?` for a name that is nearly one of those known, else nothing."""
+    known = {accepted.lower(): accepted for accepted in names}
+    text = name[:100].lower() if isinstance(name, str) and name not in known.values() else ""
+    nearest = difflib.get_close_matches(text, known, n=1, cutoff=0.75)
+    return f": did you mean {known[nearest[0]]!r}?" if nearest else ""
+
+
 def printable(text: object) -> str:
     """Return the text in one line of at most 200 characters or so, with control characters escaped."""
-    line = "".join(each if each.isprintable() else repr(each)[1:-1] for each in str(text))
+    line = "".join(character if character.isprintable() else repr(character)[1:-1] for character in str(text))
     return line if len(line) <= 200 else f"{line[:200]}..."
 
 

@@ -1,45 +1,45 @@
 """Let one process at a time run a stage in a folder, even if DVC, which has its own lock, was killed."""
 
+import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from stages.runtime.errors import UserError
 
-try:
-    import fcntl
-except ImportError:  # Windows, where only DVC's own lock keeps two runs apart
-    fcntl = None  # type: ignore[assignment]
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # some mounts of Lustre, NFS and others
 
 
 @contextmanager
 def alone(stage: str) -> Iterator[None]:
-    """Keep other processes from running the stage in this folder. Raises UserError if one is running it already."""
-    if fcntl is None:
-        yield
-        return
+    """Keep other processes from running the stage in this folder. Raises UserError if one is running it already.
+
+    Where the file system has no locks, say so and go on.
+    """
     path = Path(".lock", stage)
+    lock = FileLock(path, blocking=False, fallback_to_soft=False, on_acquired=_write_process)
     try:
-        path.parent.mkdir(exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        lock.acquire()
+    except Timeout as error:
+        process = ""
+        with suppress(OSError):  # Windows lets nobody read a locked file
+            process = f", as process {path.read_text(errors='replace')[:20]}"
+        raise UserError(f"the stage {stage} is already running{process}: wait for it to end, or stop it") from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}: fix this, then run `dvc repro`") from error
+        if error.errno not in NO_LOCKS:
+            reason = f"cannot be written: {error.strerror}: fix this, then run `dvc repro`"
+            raise UserError(f"{path}: {reason}") from error
+        print(f"{path}: the file system has no locks: do not run {stage} twice at once here", file=sys.stderr)
     try:
-        _lock(lock, stage)
         yield
     finally:
-        os.close(lock)
+        lock.release()
 
 
-def _lock(lock: int, stage: str) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        process = os.read(lock, 20).decode(errors="replace")
-        raise UserError(
-            f"the stage {stage} is already running, as process {process}: wait for it to end, or stop it"
-        ) from error
-    with suppress(OSError):  # a full disk, of which the stage will tell
-        os.ftruncate(lock, 0)
-        os.write(lock, str(os.getpid()).encode())
+def _write_process(descriptor: int) -> None:
+    with suppress(OSError):  # a full disk, which the stage will report
+        os.write(descriptor, str(os.getpid()).encode())

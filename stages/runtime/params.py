@@ -1,8 +1,9 @@
 """Read params.yaml, as DVC reads it, into the schema of a stage; report all its faults at once."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -14,15 +15,11 @@ from pydantic import (
     WrapValidator,
 )
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
+from yaml import MarkedYAMLError
 
-from stages.runtime import files
-from stages.runtime.errors import UserError, one_line, printable, short
+from stages.runtime import files, yaml12
+from stages.runtime.errors import UserError, did_you_mean, one_line, one_of, printable, short
 
-MAX_CHARACTERS = 50_000  # in a file; the parser takes about a second for this many
-MAX_LEVELS = 10  # of nested collections
 SECTIONS = {"kernels", "generate", "network", "train", "plot"}  # of params.yaml, those of all stages
 
 PointCount = Annotated[int, Field(gt=0, le=10**12)]  # × 4 bytes × the most neurons is below 2^63 bytes
@@ -75,50 +72,27 @@ Schema = TypeVar("Schema", bound=StageParams)
 
 
 def load(path: str) -> dict[str, Any]:
-    """Return the mapping in a YAML file, read by the parser that DVC uses, so that both see the same values.
+    """Return the mapping in a YAML file, in which DVC reads the same values.
 
-    Raises UserError if the file cannot be read, is too large or is not a YAML mapping.
+    Raises UserError if the file cannot be read, is not a YAML mapping, or has what parsers read differently.
     """
     try:
         files.regular(path)
-        with Path(path).open(encoding="utf-8") as file:
-            text = file.read(MAX_CHARACTERS + 1)
-        _check_size(path, text)
-        document = YAML(typ="safe").load(text)
-    except UserError:
-        raise
+        document = yaml12.load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception as error:  # whatever the parser trips over, DVC could not read it either
-        raise UserError(f"{path}: is not valid YAML in UTF-8: {printable(_account(error))}") from error
+    except Exception as error:  # whatever the parser trips over
+        raise UserError(f"{path}: {printable(_account(error))}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: must be a mapping of sections, got {short(document)}")
     return document
 
 
 def _account(error: Exception) -> str:
-    """Return the parser's message without its excerpts and its advice to programmers."""
+    """Return the parser's message without its excerpts of the file."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         return f"line {error.problem_mark.line + 1}: {', '.join(filter(None, [error.context, error.problem]))}"
-    return one_line(error).partition(";")[0]
-
-
-def _check_size(path: str, text: str) -> None:
-    """Raise UserError if the text would take long to load: a few aliases can stand for billions of values.
-
-    Besides, DVC does not preserve aliases: `dvc exp run -S` may change an aliased value in one place or in all.
-    """
-    if len(text) > MAX_CHARACTERS:
-        raise UserError(f"{path}: must have at most {MAX_CHARACTERS} characters")
-    level = 0
-    for event in YAML(typ="safe").parse(text):
-        line = event.start_mark.line + 1
-        if isinstance(event, AliasEvent):
-            alias = f"*{printable(event.anchor)}"
-            raise UserError(f"{path}: line {line}: aliases are not allowed: write out the value, got {alias}")
-        level += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if level > MAX_LEVELS:
-            raise UserError(f"{path}: line {line}: must have at most {MAX_LEVELS} levels of nesting")
+    return f"is not valid YAML in UTF-8: {one_line(error).partition(';')[0]}"
 
 
 def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
@@ -131,26 +105,28 @@ def check(path: str, document: dict[str, Any], schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate({name: value for name, value in document.items() if name not in others})
     except ValidationError as error:
-        tagged = {name for name, field in schema.model_fields.items() if field.discriminator}
-        faults = [f"{path}: {_describe(fault, tagged)}" for fault in error.errors(include_url=False)]
+        faults = [f"{path}: {_describe(fault, schema)}" for fault in error.errors(include_url=False)]
         raise UserError("\n".join(faults)) from error
 
 
-def _describe(fault: ErrorDetails, tagged: set[str]) -> str:
+def _describe(fault: ErrorDetails, schema: type[Schema]) -> str:
     """Return a fault that pydantic found, in this project's words.
 
     A tagged section is one of several kinds, which one of its keys, the discriminator, tells apart.
     """
     place, value, context = [*fault["loc"]], fault["input"], fault.get("ctx", {})
+    tagged = place[0] in schema.model_fields and schema.model_fields[str(place[0])].discriminator
     if fault["type"].startswith("union_tag"):
         place.append(context["discriminator"].strip("'"))
         value = value.get(place[-1])
-    elif place[0] in tagged:
+    elif tagged:
         del place[1:2]  # the kind, which is no part of the file
+    names: Iterable[str] = re.findall("'([^']*)'", context.get("expected", context.get("expected_tags", "")))
     rules = {
         "missing": "is missing",
         "union_tag_not_found": "is missing",
-        "union_tag_invalid": f"must be {' or '.join(context.get('expected_tags', '').rsplit(', ', 1))}",
+        "union_tag_invalid": "must be",
+        "literal_error": "must be",
         "extra_forbidden": "is not a known key",
         "invalid_key": "is not a known key",
         "model_type": "must be a mapping",
@@ -159,4 +135,20 @@ def _describe(fault: ErrorDetails, tagged: set[str]) -> str:
     }
     rule = rules.get(fault["type"]) or re.sub(r"^(\w+ should|Value error, must)", "must", fault["msg"])
     where = ".".join(map(printable, place))
-    return f"{where}: {rule}" if rule == "is missing" else f"{where}: {rule}, got {short(value)}"
+    if rule == "is missing":
+        return f"{where}: {rule}"
+    if rule == "must be":
+        return f"{where}: {rule} {one_of(names)}, got {short(value)}{did_you_mean(value, names)}"
+    if rule == "is not a known key":
+        return f"{where}: {rule}, got {short(value)}{did_you_mean(place[-1], _keys(schema, place[:-1]))}"
+    return f"{where}: {rule}, got {short(value)}"
+
+
+def _keys(schema: type[BaseModel], place: list[int | str]) -> set[str]:
+    """Return the keys that a section can have, of whichever kind; at the top, the sections."""
+    models = [schema]
+    for part in place:
+        types = [model.model_fields[str(part)].annotation for model in models if part in model.model_fields]
+        kinds = [kind for annotation in types for kind in get_args(annotation) or [annotation]]
+        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    return {name for model in models for name in model.model_fields} if place else SECTIONS

@@ -35,10 +35,10 @@ def showing(total: int | None, unit: str, *, done: int = 0, hidden: bool = False
                 bar.set_postfix_str(also, refresh=False)
                 bar.update(count)
             elif not hidden and now > due:
-                said = [counted(done, unit) if total is None else f"{unit} {done} of {total}", also]
+                parts = [counted(done, unit) if total is None else f"{unit} {done} of {total}", also]
                 if total and before < done < total:
-                    said.append(f"{duration((now - began) * (total - done) / (done - before))} left")
-                tqdm.write(", ".join(filter(None, said)), file=sys.stderr)
+                    parts.append(f"{duration((now - began) * (total - done) / (done - before))} left")
+                tqdm.write(", ".join(filter(None, parts)), file=sys.stderr)
                 gap = min(2 * gap, LONGEST_GAP)
                 due = now + gap
 

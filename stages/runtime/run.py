@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from stages.runtime import files, streams
-from stages.runtime.errors import UserError, duration
+from stages.runtime.errors import UserError, did_you_mean, duration
 from stages.runtime.launcher import launched_rank
 from stages.runtime.lock import alone
 
@@ -39,7 +39,8 @@ def run(stage: str) -> None:
     began = time.monotonic()
     stages = sorted(path.parent.name for path in SOURCES.glob("*/stage.py"))
     if stage not in stages:
-        raise UserError(f"python -m stages STAGE: STAGE must be one of {', '.join(stages)}, got {stage!r}")
+        rule = f"STAGE must be one of {', '.join(stages)}, got {stage!r}{did_you_mean(stage, stages)}"
+        raise UserError(f"python -m stages STAGE: {rule}")
     files.watch(*sources(stage))  # before they are imported
     from stages.runtime import params  # late, so that a Python without the project's packages is told in one line
 

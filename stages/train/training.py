@@ -61,10 +61,10 @@ def train(
                     record.add(taken.loss, taken.fraction, taken.steps)
                     after_step()
                 training.end_epoch(everywhere)
-        record.end(net, everywhere(mean_loss, batches.share_of_all))
         steps.close()
-    if training.validation:
-        training.validation.restore_best()
+        if training.validation:
+            training.validation.restore_best()
+        record.end(net, everywhere(mean_loss, batches.share_of_all))  # the network as it is saved
 
 
 @dataclass

@@ -54,7 +54,7 @@ def checked(generate: Any) -> Params:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source": "tabel"}, "source: must be 'curve' or 'table', got 'tabel'"),
+        ({"source": "tabel"}, "source: must be 'curve' or 'table', got 'tabel': did you mean 'table'?"),
         ({"source": ["table"]}, "source: must be 'curve' or 'table', got ['table']"),
         ({"source": "absent"}, "source: is missing"),
         ({"path": "absent"}, "path: is missing"),

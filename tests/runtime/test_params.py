@@ -65,7 +65,11 @@ def load_named(path: Path) -> dict[str, Any]:
             "  epochs: 2024-01-01",
             "train.epochs: must be a valid integer, got datetime.date(2024, 1, 1)",
         ),
-        ("  epochs: 200", "  epochs: 200\n  epoch: 5", "train.epoch: is not a known key, got 5"),
+        (
+            "  epochs: 200",
+            "  epochs: 200\n  epoch: 5",
+            "train.epoch: is not a known key, got 5: did you mean 'epochs'?",
+        ),
         ("  learning_rate: 0.2", "  learning_rate: .nan", "train.learning_rate: must be a finite number, got nan"),
         ("  learning_rate: 0.2", "  learning_rate: -.inf", "train.learning_rate: must be a finite number, got -inf"),
         ("  learning_rate: 0.2", "  learning_rate: 0", "train.learning_rate: must be greater than 0, got 0"),
@@ -75,7 +79,11 @@ def load_named(path: Path) -> dict[str, Any]:
             "  device: gpu",
             "train.device: must be cpu, cuda, cuda:N, mps or auto, got 'gpu'",
         ),
-        ("  style: module", "  style: modul", "network.style: must be 'module' or 'sequential', got 'modul'"),
+        (
+            "  style: module",
+            "  style: modul",
+            "network.style: must be 'module' or 'sequential', got 'modul': did you mean 'module'?",
+        ),
         ("kernels: portable", "kernels: fast", "kernels: must be 'portable' or 'native', got 'fast'"),
         (
             "kernels: portable",
@@ -87,6 +95,7 @@ def load_named(path: Path) -> dict[str, Any]:
         ("  optimizer_options: {}", "  optimizer_options: 3", "train.optimizer_options: must be a mapping, got 3"),
         ("network: ", "networks: ", "network: is missing"),
         ("network: ", "network: 3\nfoo: ", "network: must be a mapping, got 3"),
+        ("network: ", "plots: 1\nnetwork: ", "plots: is not a known key, got 1: did you mean 'plot'?"),
         ("network: ", "extra: 1\nnetwork: ", "extra: is not a known key, got 1"),
     ],
 )
@@ -174,13 +183,11 @@ NAMES = "must be a name of at most 50 letters, digits and _"
         ("{lr_decay: 1" + "0" * 400 + "}", f"lr_decay: {VALUES}, got 0x1b4ec7f91973ff3cb1...00000000000000000000"),
         ("{betas: [[0.9]]}", f"betas: {VALUES}, got [[0.9]]"),
         ("{betas: {a: 0.9}}", f"betas: {VALUES}, got {{'a': 0.9}}"),
-        ("{foreach: !!set {a}}", f"foreach: {VALUES}, got {{'a'}}"),
         ("{foreach: 2024-01-01}", f"foreach: {VALUES}, got datetime.date(2024, 1, 1)"),
         ("{foreach: " + "x" * 1000 + "}", f"foreach: {VALUES}, got 'xxxxxxxxxxxx...xxxxxxxxxxxxx'"),
         (r'{foreach: "\e[31m"}', rf"foreach: {VALUES}, got '\x1b[31m'"),
         (r'{"\e[31m": 1}', rf"\x1b[31m: {NAMES}, got '\x1b[31m'"),
         (r'{"a\nb": 1}', rf"a\nb: {NAMES}, got 'a\nb'"),
-        ("{[key]: 1}", "('key',): is not a known key, got ('key',)"),
         ("{'[key]': 1}", f"[key]: {NAMES}, got '[key]'"),
         ("{5: 1}", "5: is not a known key, got 5"),
         ("{null: 1}", "None: is not a known key, got None"),
@@ -204,7 +211,6 @@ def test_options_that_no_optimizer_has_are_reported_in_a_line(tmp_path: Path, op
         ("größe", "größe"),
         ("k" * 1000, "k" * 200 + "..."),
         ("5", "5"),
-        ("[a, b]", "('a', 'b')"),
         ('"[key]"', "[key]"),
     ],
 )
@@ -221,26 +227,31 @@ def test_a_key_is_reported_in_one_line_without_escapes_for_the_terminal(tmp_path
     [
         (b"", "must be a mapping of sections, got None"),
         (b"- 1\n- 2\n", "must be a mapping of sections, got [1, 2]"),
-        (b"train: {epochs: 1", "is not valid YAML in UTF-8: "),
-        (b"\ttrain: 1", "is not valid YAML in UTF-8: "),
-        (b"train: 1\ntrain: 2\n", "found duplicate key"),
-        (TEXT.encode("utf-16"), "is not valid YAML in UTF-8: "),
-        (b"train: caf\xe9\n", "is not valid YAML in UTF-8: "),
-        (b"a: 1\n---\nb: 2\n", "line 2: expected a single document in the stream, but found another document"),
-        (b"train: !!python/object:os.system x\n", "line 1: could not determine a constructor for the tag "),
+        (b"train: {epochs: 1", "line 2: while parsing a flow mapping, "),
+        (b"a:\n\ttrain: 1", "line 2: while scanning for the next token, found character "),
+        (TEXT.encode("utf-16"), "is not valid YAML in UTF-8: 'utf-8' codec can't decode byte 0xff in position 0: "),
+        (b"train: caf\xe9\n", "is not valid YAML in UTF-8: 'utf-8' codec can't decode byte 0xe9 in position 10: "),
+        (b"train: \x00\n", "is not valid YAML in UTF-8: unacceptable character #x0000: "),
         (b"train: " + b"9" * 5000, "is not valid YAML in UTF-8: Exceeds the limit "),
-        (b"[" * 10_000, "line 1: must have at most 10 levels of nesting"),
-        (b"train: " + b"x" * 50_000, "must have at most 50000 characters"),
-        (b"a: &a [x]\nb: [*a]\n", "line 2: aliases are not allowed: write out the value, got *a"),
-        (b"a: &a {x: 1}\nb: {<<: [*a, *a]}\n", "line 2: aliases are not allowed: write out the value, got *a"),
-        (b"a: &a [*a]\n", "line 1: aliases are not allowed: write out the value, got *a"),
-        (b'"\\e[31m": 1\n"\\e[31m": 2\n', r'found duplicate key "\x1b[31m" with value "2" (original value: "1")'),
+        (b"a: 1\n---\nb: 2\n", "line 2: expected a single document in the stream, but found another document"),
+        (b"train: 1\ntrain: 2\n", "line 2: found duplicate key 'train'"),
+        (b"a: 1\n1: 2\ntrue: 3\n", "line 3: found duplicate key True"),
+        (b'"\\e[31m": 1\n"\\e[31m": 2\n', r"line 2: found duplicate key '\x1b[31m'"),
+        (b"a: 1\n[a]: 2\n", "line 2: while constructing a mapping, found unhashable key"),
+        (b"a: 1\nb: !!int '2'\n", "line 2: tags are not allowed, got tag:yaml.org,2002:int"),
+        (b"train: !!python/object:os.system x\n", "line 1: tags are not allowed, got tag:yaml.org,2002:python/"),
+        (b"%YAML 1.1\n---\na: yes\n", "line 1: directives such as %YAML are not allowed"),
+        (b"a: &a [x]\nb: [*a]\n", "line 1: anchors and aliases are not allowed: write out the value, got a"),
+        (b"a: 1\nb: {<<: {a: 2}}\n", "line 2: merge keys are not allowed: write out the values, got <<"),
+        (b"a: 1\nb: [a: 1]\n", "line 2: a mapping in a list must have braces"),
+        (b'a: 1\nb: {"c":}\n', "line 2: a colon must be followed by a space"),
+        ("a: 1\nb:\u2028\nc: 2\n".encode(), r"line 2: found the character '\u2028'"),
+        (b"a: " + b"[" * 10_000, "line 1: must have at most 10 levels of nesting"),
     ],
 )
 def test_a_file_that_is_no_mapping_is_refused_in_one_line(tmp_path: Path, content: bytes, message: str) -> None:
-    (told,) = faults(tmp_path, content)
-    assert told.startswith("params.yaml: ")
-    assert message in told
+    (fault,) = faults(tmp_path, content)
+    assert fault.startswith(f"params.yaml: {message}")
 
 
 @posix_errors
@@ -272,8 +283,18 @@ def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
         "params.yaml: network.hidden: must be a valid integer, got 'x'",
         "params.yaml: train.epochs: must be greater than 0, got 0",
         "params.yaml: train.loss: is missing",
-        "params.yaml: train.los: is not a known key, got 'MSELoss'",
+        "params.yaml: train.los: is not a known key, got 'MSELoss': did you mean 'loss'?",
     ]
+
+
+def test_a_name_that_is_nearly_right_is_suggested_and_a_long_list_of_names_is_cut(tmp_path: Path) -> None:
+    (fault,) = faults(tmp_path, edited("  optimizer: SGD", "  optimizer: adm"))
+    assert fault.startswith("params.yaml: train.optimizer: must be 'ASGD', 'Adadelta', ")
+    assert fault.endswith(" others, got 'adm': did you mean 'Adam'?")
+    assert len(fault) < 220
+    (fault,) = faults(tmp_path, edited("  loss: MSELoss", "  loss: mseloss"))
+    names = "'MSELoss', 'L1Loss', 'SmoothL1Loss' or 'HuberLoss'"
+    assert fault == f"params.yaml: train.loss: must be {names}, got 'mseloss': did you mean 'MSELoss'?"
 
 
 def test_a_stage_reads_its_own_sections_alone(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Stages as DVC runs them: as a process of their own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -73,9 +74,9 @@ def test_a_users_mistake_ends_with_status_2_and_one_line_per_fault(copy: Copy) -
 
 @pytest.mark.parametrize("words", [[], ["trian"], ["network"], ["__main__"], ["os.path"], ["train", "plot"]])
 def test_an_unknown_stage_is_reported(trained: Copy, words: list[str]) -> None:
-    told = trained.run("python", "-m", "stages", *words, status=2)
-    stages = "evaluate, generate, plot, train"
-    assert told == f"python -m stages STAGE: STAGE must be one of {stages}, got {' '.join(words)!r}\n"
+    output = trained.run("python", "-m", "stages", *words, status=2)
+    stages, nearest = "evaluate, generate, plot, train", ": did you mean 'train'?" if words == ["trian"] else ""
+    assert output == f"python -m stages STAGE: STAGE must be one of {stages}, got {' '.join(words)!r}{nearest}\n"
 
 
 def test_the_users_own_settings_of_tqdm_change_nothing(copy: Copy) -> None:
@@ -189,7 +190,7 @@ def training(copy: Copy, *command: str) -> Iterator[psutil.Popen]:
         started.wait()
 
 
-unix = pytest.mark.skipif(os.name == "nt", reason="Windows has neither these signals nor these locks")
+unix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals, and lets nobody read a locked file")
 
 
 @unix
@@ -215,6 +216,25 @@ def test_a_training_that_survives_its_dvc_is_reported_to_the_next(done: Copy, nu
         line = f"the stage train is already running, as process {holder}: wait for it to end, or stop it\n"
         assert line in told
         assert "Traceback" not in told
+
+
+@pytest.mark.skipif(not (sys.platform == "linux" and shutil.which("cc")), reason="no way to refuse locks")
+@pytest.mark.parametrize("error", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_is_named_and_the_stage_runs(done: Copy, error: str) -> None:
+    source = f"#include <errno.h>\nint flock(int file, int operation) {{ errno = {error}; return -1; }}\n"
+    library = done.path / "no_locks.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-o", library, "-"], input=source, text=True, check=True)
+    output = before_summary(done.stage("generate", LD_PRELOAD=str(library)))
+    assert output == ".lock/generate: the file system has no locks: do not run generate twice at once here\n"
+
+
+@unix
+def test_a_lock_that_cannot_be_written_is_reported_in_one_line(done: Copy) -> None:
+    (done.path / ".lock/generate").unlink()
+    (done.path / ".lock/generate").symlink_to("/dev/null")
+    output = done.stage("generate", status=2)
+    reason = "Too many levels of symbolic links"
+    assert output == f".lock/generate: cannot be written: {reason}: fix this, then run `dvc repro`\n"
 
 
 def test_two_runs_at_once_leave_whole_files(done: Copy) -> None:

@@ -1,7 +1,13 @@
 import copy
+import importlib
 import os
+import shutil
+import signal
 import sys
+import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +18,19 @@ from torch import Tensor, nn
 from stages import history, network
 from stages.runtime.errors import UserError
 from stages.train.batches import Batches
-from stages.train.compiled import CompiledSteps, library
+from stages.train.compiled import CompiledSteps, library, process, recipe, trust
 from stages.train.compiled import steps as compiled
-from stages.train.compiled.library import Recipe
+from stages.train.compiled.library import Library
 from stages.train.compiled.loop import loop_over_steps
+from stages.train.compiled.recipe import Recipe
+from stages.train.compiled.sources import modules_of
+from stages.train.compiled.vectors import Vectors
 from stages.train.layers import examine
 from stages.train.loop import descend
 from stages.train.optim import new_optimizer
 from stages.train.parallel import on_all_ranks
 from stages.train.ranks import Ranks
-from tests.conftest import Copy, before_summary
+from tests.conftest import PROJECT, Copy, before_summary, posix_errors
 from tests.train.test_stage import losses, trained, write_points
 
 ONE = Ranks()
@@ -36,7 +45,7 @@ def uncompiled(recipe: Recipe) -> Loop:
 
 @pytest.fixture
 def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "load", uncompiled)
+    monkeypatch.setattr(library, "load", lambda recipe: Library(uncompiled(recipe)))
 
 
 def points(n: int, n_feature: int, n_output: int) -> tuple[Tensor, Tensor]:
@@ -191,26 +200,474 @@ def test_an_epoch_goes_on_after_the_steps_that_were_taken() -> None:
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("wrong", ["parameters", "loss", "nan"])
-def test_a_wrong_compiled_step_stops_the_training(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(recipe: Recipe) -> Loop:
+class Wrong(Library):
+    """A loop whose steps, loss or parameters are wrong."""
+
+    def __init__(self, recipe: Recipe, wrong: str, **options: Any) -> None:
         right = uncompiled(recipe)
 
-        def loop(arguments: list[Tensor]) -> None:
+        def run(arguments: list[Tensor]) -> None:
             before = arguments[2].clone()
             right(arguments)
             if wrong == "loss":
-                arguments[0].mul_(1.05)
+                arguments[1][-1] *= 1.01
             else:
                 arguments[2].lerp_(before if wrong == "parameters" else before * torch.nan, 0.05)
 
-        return loop
+        super().__init__(run, **options)
 
-    monkeypatch.setattr(library, "load", load)
+
+@pytest.mark.parametrize("wrong", ["parameters", "loss", "nan"])
+def test_a_wrong_compiled_step_stops_the_training(wrong: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.so"
+    kept.touch()
+    monkeypatch.setattr(library, "load", lambda recipe: Wrong(recipe, wrong, path=kept))
     with pytest.raises(
-        UserError, match=r"^params.yaml: kernels: compiled steps of SGD differ from eager ones: use native$"
+        UserError, match=r"^params.yaml: train.steps: compiled steps of SGD differ from eager ones: use eager$"
     ):
         both()
+    assert not kept.exists()
+
+
+def test_a_kept_library_that_is_wrong_is_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.so"
+    kept.touch()
+
+    def load(recipe: Recipe) -> Library:
+        return Wrong(recipe, "loss", path=kept, is_new=False) if kept.exists() else Library(uncompiled(recipe))
+
+    monkeypatch.setattr(library, "load", load)
+    ours, theirs = both()
+    assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+class Clipped(nn.Module):
+    """The lesson's network with another activation, which is the identity up to a limit."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.hidden, self.predict, self.limit = nn.Linear(1, 10), nn.Linear(10, 1), limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.predict(nn.functional.hardtanh(self.hidden(x), 0.0, self.limit))
+
+
+def clipped(monkeypatch: pytest.MonkeyPatch, limit: float, library_limit: float) -> CompiledSteps:
+    """Return steps of a network with one limit, by a library that was made of another."""
+
+    def load(recipe: Recipe) -> Library:
+        return Library(uncompiled(recipe._replace(net=Clipped(library_limit))))
+
+    monkeypatch.setattr(library, "load", load)
+    torch.manual_seed(1)
+    net = Clipped(limit)
+    x = torch.linspace(0, 3, 50)[:, None]
+    return CompiledSteps(
+        net, new_optimizer("Adam", net, 0.1, {}), nn.MSELoss(), Batches(x, x.square(), None, 1000, ONE, 5)
+    )
+
+
+def test_code_that_differs_only_where_training_gets_later_is_noticed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="compiled steps of Adam differ"):
+        clipped(monkeypatch, 3.5, 6.0)
+
+
+@pytest.mark.parametrize("noticed", ["at the end", "on the way"])
+def test_code_that_differs_only_where_training_gets_is_noticed_there(
+    noticed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tmp_path / ".checkpoint/train"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    monkeypatch.setattr(compiled, "WIDE", 1.0)
+    steps = clipped(monkeypatch, 3.5, 6.0)
+    with torch.no_grad():
+        steps.net.get_parameter("hidden.bias").add_(5)
+    list(steps.take((0, 0), 1))
+    list(steps.take((1, 0), 8))
+    with pytest.raises(UserError, match="compiled steps of Adam differ"):
+        steps.close() if noticed == "at the end" else list(steps.take((9, 0), 1))
+    assert not checkpoint.exists()
+
+
+@pytest.mark.usefixtures("not_compiled")
+@pytest.mark.parametrize("name", ["SGD", "Adam", "Rprop", "Adadelta"])
+def test_where_a_training_has_converged_rounding_is_no_difference(name: Any) -> None:
+    net = nn.Sequential(nn.Linear(1, 3), nn.ReLU(), nn.Linear(3, 1))
+    for parameter in net.parameters():
+        nn.init.uniform_(parameter, 0.1, 0.5, generator=torch.Generator().manual_seed(0))
+    x = torch.linspace(-1, 1, 40)[:, None]
+    optimizer, batches = new_optimizer(name, net, 0.01, {}), Batches(x, 2 * x, None, 1000, ONE, 5)
+    for _ in descend(optimizer, [batches.share_of_all] * 2000, on_all_ranks(net, nn.MSELoss(), ONE)):
+        pass
+    steps = CompiledSteps(net, optimizer, nn.MSELoss(), batches)
+    list(steps.take((1, 0), 4))
+    steps.close()
+
+
+class Odd(nn.Module):
+    """A network with layers that are frozen, unused or in three dimensions, a buffer, and a logarithm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.predict, self.frozen = nn.Linear(2, 6), nn.Linear(6, 1), nn.Linear(6, 6)
+        self.unused = nn.Linear(3, 3)
+        self.first = nn.Parameter(torch.ones(1))
+        self.frozen.requires_grad_(False)
+        self.scale: Tensor
+        self.register_buffer("scale", torch.tensor([0.5, 2.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.log() * self.scale * self.first.detach()  # of which 0 is -inf
+        x = torch.relu(self.frozen(torch.relu(self.hidden(x[:, None]))))  # (n, 1, 6)
+        return self.predict(x)[:, 0]
+
+
+def odd_steps() -> tuple[Odd, CompiledSteps, Odd, Callable[[int], float]]:
+    """Return a network, its compiled steps, a twin, and a function that takes its steps of an epoch eagerly."""
+    torch.manual_seed(3)
+    net = Odd()
+    twin = copy.deepcopy(net)
+    x = torch.rand(55, 2, generator=torch.Generator().manual_seed(0)) + 0.1
+    batches = Batches(x, x.sum(1, keepdim=True), 24, 20, ONE, 5)
+    options = {"weight_decay": 0.1}
+    steps = CompiledSteps(net, new_optimizer("AdamW", net, 0.02, options), nn.MSELoss(), batches)
+    optimizer, everywhere = new_optimizer("AdamW", twin, 0.02, options), on_all_ranks(twin, nn.MSELoss(), ONE)
+
+    def eager(epoch: int) -> float:
+        return sum(
+            float(loss) * batch.fraction_of_epoch
+            for batch, loss in descend(optimizer, batches.epoch(epoch), everywhere)
+        )
+
+    return net, steps, twin, eager
+
+
+@pytest.mark.usefixtures("not_compiled")
+def test_layers_that_are_frozen_unused_or_in_three_dimensions_and_buffers_are_no_obstacle() -> None:
+    net, steps, twin, eager = odd_steps()
+    for epoch in range(10):
+        loss = sum(float(taken.loss) * taken.fraction for taken in steps.take((epoch, 0), 1))
+        assert loss == pytest.approx(eager(epoch), rel=1e-5)
+    steps.close()
+    for ours, theirs in zip(net.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def recipe_of(net: nn.Module, **changed: Any) -> Recipe:
+    learning = tuple(name for name, parameter in net.named_parameters() if parameter.requires_grad)
+    return Recipe(net, learning, nn.MSELoss(), "SGD", {"momentum": 0}, {}, 100, 1, 1)._replace(**changed)
+
+
+def key(recipe: Recipe) -> str:
+    return recipe.key(modules_of(recipe.net))
+
+
+class WithAttributes(nn.Module):
+    """A network with what its description does not show."""
+
+    def __init__(self, slope: float = 0.1, names: frozenset[str] = frozenset(), width: int = 2) -> None:
+        super().__init__()
+        self.layer, self.slope, self.names = nn.Linear(1, 1), slope, names
+        self.register_buffer("scale", torch.ones(width))
+
+
+def test_the_key_covers_the_recipe_but_not_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = recipe_of(WithAttributes())
+    frozen = WithAttributes()
+    frozen.layer.bias.requires_grad_(False)
+    keys = [
+        key(plain),
+        key(recipe_of(WithAttributes(slope=0.2))),
+        key(recipe_of(WithAttributes(names=frozenset("abc")))),
+        key(recipe_of(WithAttributes(width=3))),
+        key(recipe_of(WithAttributes().double())),
+        key(recipe_of(frozen)),
+        key(plain._replace(learning=plain.learning[:1])),
+        key(plain._replace(loss_function=nn.HuberLoss(delta=2.0))),
+        key(plain._replace(loss_function=nn.HuberLoss(delta=3.0))),
+        key(plain._replace(options={"momentum": 0.9})),
+        key(plain._replace(state={"momentum_buffer": False})),
+        key(plain._replace(rows=50)),
+    ]
+    monkeypatch.setenv("CPATH", "/elsewhere")
+    keys.append(key(plain))
+    assert len(set(keys)) == len(keys)
+    monkeypatch.undo()
+    assert key(recipe_of(WithAttributes())) == keys[0]  # with other weights
+
+
+HELPER = """
+import os
+LIMIT = float(os.environ.get("LIMIT", "3.5"))
+"""
+NETWORK = """
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        from helper_of_a_network import LIMIT
+
+        return F.hardtanh(self.hidden(x), 0.0, LIMIT)
+"""
+
+
+@pytest.fixture
+def helped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """The recipe of a network that imports a constant from another module, both in tmp_path."""
+    (tmp_path / "helper_of_a_network.py").write_text(HELPER)
+    (tmp_path / "network_with_a_helper.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("helper_of_a_network", "network_with_a_helper"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    net = importlib.import_module("network_with_a_helper").Net()
+    net(torch.ones(1, 1))
+    return recipe_of(net)
+
+
+def test_the_key_covers_the_modules_that_the_network_imports(
+    helped: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [module.name for module in modules_of(helped.net)]
+    assert {"helper_of_a_network", "network_with_a_helper", "stages.network", "pydantic"} <= set(names)
+    assert not [name for name in names if name.startswith("torch") or name in ("os", "stages.train.training")]
+    keys = [key(helped)]
+    (tmp_path / "helper_of_a_network.py").write_text(HELPER.replace("3.5", "6.0"))
+    keys.append(key(helped))
+    monkeypatch.setattr(sys.modules["helper_of_a_network"], "LIMIT", 6.0)  # from the environment
+    keys.append(key(helped))
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize("text", [HELPER.replace("3.5", "6.0"), "LIMIT = ("], ids=["value", "syntax"])
+def test_a_module_that_changes_before_it_is_compiled_is_named(
+    text: str, helped: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    modules = modules_of(helped.net)
+    (tmp_path / "helper_of_a_network.py").write_text(text)
+    monkeypatch.syspath_prepend(PROJECT)
+    (tmp_path / "work").mkdir()
+    with pytest.raises(
+        UserError, match=r"^helper_of_a_network.py: changed while the stage ran: run `dvc repro` again$"
+    ):
+        process.compiled(helped, modules, str(tmp_path / "work"))
+    assert not (tmp_path / "work/library").exists()
+
+
+def test_what_the_compilers_stumble_over_is_named(helped: Recipe, tmp_path: Path) -> None:
+    unknown = helped._replace(optimizer="Unknown")
+    with pytest.raises(
+        UserError,
+        match="^params.yaml: train.steps: compiled cannot train this network with Unknown and its options: module "
+        "'torch.optim' has no attribute 'Unknown': use eager$",
+    ):
+        process.compiled(unknown, modules_of(helped.net), str(tmp_path))
+    output = "C++ compile error\nOutput:\nx.cpp: In function:\nx.cpp:3: error: no\nx.cpp:4: error: never"
+    assert process.cause(RuntimeError(output)) == "x.cpp:3: error: no"
+
+
+class Cache:
+    """A folder for libraries; what is compiled are the bytes `made`, and running a library returns its bytes."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.made, self.compiled = folder, b"right", 0
+        monkeypatch.setattr(library, "FOLDER", folder)
+        monkeypatch.setattr(library, "compiled", self.compile)
+        monkeypatch.setattr(library, "_loaded", self.loaded)
+        self.recipe = recipe_of(nn.Linear(1, 1))
+
+    def compile(self, recipe: Recipe, modules: object, folder: str) -> bytes:
+        self.compiled += 1
+        Path(folder, "library").write_bytes(self.made)
+        return self.made
+
+    def loaded(self, path: Path) -> Callable[[list[Tensor]], object]:
+        if (content := path.read_bytes()) == b"not loadable":
+            raise RuntimeError
+        return lambda arguments: content
+
+    def load(self) -> Library:
+        loaded = library.load(self.recipe)
+        assert loaded.run([]) == b"right"
+        return loaded
+
+    def paths(self) -> list[Path]:
+        return sorted(self.folder.iterdir())
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
+    return Cache(tmp_path / "new/cache", monkeypatch)
+
+
+def test_a_kept_library_is_used_again(cache: Cache) -> None:
+    assert cache.load().is_new
+    (path,) = cache.paths()
+    assert path.stat().st_mode & 0o77 == cache.folder.stat().st_mode & 0o77 == 0
+    again = cache.load()
+    assert (again.is_new, again.path, cache.compiled) == (False, path, 1)
+    cache.folder.chmod(0o500)
+    path.chmod(0o400)
+    assert not cache.load().is_new
+    cache.folder.chmod(0o700)
+    again.discard()
+    again.discard()
+    assert cache.load().is_new
+
+
+@pytest.mark.parametrize("content", [b"", b"righ", b"wrong"])
+def test_a_damaged_library_is_made_again(content: bytes, cache: Cache) -> None:
+    cache.load()
+    (path,) = cache.paths()
+    path.write_bytes(content)
+    assert cache.load().is_new
+    assert cache.paths() == [path]
+    assert not cache.load().is_new
+
+
+def test_a_library_that_does_not_load_here_is_made_again(cache: Cache) -> None:
+    cache.load()
+    (path,) = cache.paths()
+    path.rename(path.with_name(f"{path.stem.rsplit('.', 1)[0]}.{library._digest(b'not loadable')}.so"))
+    cache.paths()[0].write_bytes(b"not loadable")
+    assert cache.load().is_new
+    assert cache.paths() == [path]
+
+
+def test_of_many_libraries_those_used_last_are_kept(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "KEPT", 2)
+    cache.folder.mkdir(parents=True, mode=0o700)
+    for age in (1, 2, 3):
+        old = cache.folder / f"{age}.so"
+        old.touch()
+        os.utime(old, (0, 1000 - age))
+    cache.load()
+    assert [path.name for path in cache.paths() if len(path.name) == 4] == ["1.so"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777])
+def test_no_library_is_loaded_from_a_folder_where_others_write(
+    mode: int, cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache.load()
+    (path,) = cache.paths()
+    cache.folder.chmod(mode)
+    assert cache.load().path is None
+    assert capsys.readouterr().err == (
+        f"What was compiled is used only once: {cache.folder}: others can write there: make it, and the folders that "
+        "it is in, writable for you alone\n"
+    )
+    assert cache.paths() == [path]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_no_library_is_loaded_that_another_user_could_have_written(cache: Cache) -> None:
+    cache.load()
+    (path,) = cache.paths()
+    path.chmod(0o666)
+    assert cache.load().is_new
+    if os.getuid() == 0:  # only root gives files away
+        os.chown(path, 12345, -1)
+        assert cache.load().is_new
+        assert path.stat().st_uid == 0
+        os.chown(cache.folder, 12345, -1)
+        assert cache.load().path is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_a_folder_is_not_the_users_alone_where_others_can_replace_it(tmp_path: Path) -> None:
+    folder = tmp_path / "open/closed/folder"
+    folder.mkdir(parents=True)
+    folder.chmod(0o755)
+    folder.parent.chmod(0o777)
+    tmp_path.chmod(0o755)
+    reached = [path for path in tmp_path.parents if not path.stat().st_mode & 0o011]
+    assert trust.only_the_user_writes(folder) == bool(reached)  # nobody else gets as far as pytest's folder
+    (tmp_path / "link").symlink_to(folder)
+    folder.parent.chmod(0o755)
+    assert trust.only_the_user_writes(tmp_path / "link")
+
+
+def test_a_folder_that_cannot_be_made_is_no_obstacle(
+    cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "new").touch()
+    assert cache.load().path is None
+    told = capsys.readouterr().err
+    assert told.startswith(f"What was compiled is used only once: {cache.folder}: cannot be used: ")
+    assert told.count("\n") == 1
+
+
+@posix_errors
+def test_a_folder_that_cannot_be_written_is_no_obstacle(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(library, "_digest", lambda content: "f" * 300)  # too long a name
+    assert cache.load().path is None
+    assert capsys.readouterr().err.endswith(
+        ".so: cannot be written: File name too long: fix this, then run `dvc repro`\n"
+    )
+
+
+def test_without_a_compiler_what_another_one_has_made_is_used(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cache.load()
+    other = tmp_path / "compiler"
+    other.write_text("#!/bin/sh\necho 1.0")
+    other.chmod(0o700)
+    monkeypatch.setenv("CXX", str(other))
+    assert cache.load().is_new
+    other.write_text("#!/bin/sh\necho 2.0")
+    assert cache.load().is_new
+    assert len(cache.paths()) == 1
+    monkeypatch.setenv("CXX", "no-compiler")
+    assert not cache.load().is_new
+    cache.paths()[0].unlink()
+    with pytest.raises(
+        UserError,
+        match=r"^params.yaml: train.steps: compiled needs the C\+\+ compiler no-compiler: install the package",
+    ):
+        cache.load()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_killed_training_leaves_no_compiling_process(copy: Copy) -> None:
+    copy.stage("generate")
+    copy.set(**COMPILED)
+    compiler = copy.path / "slow compiler"
+    compiler.write_text(f"#!/bin/sh\n[ $# = 1 ] && exec g++ $1\necho $$ > '{copy.path}/started'\nsleep 300 &\nwait\n")
+    compiler.chmod(0o700)
+    training = copy.start("python", "-m", "stages", "train", CXX=str(compiler), XDG_CACHE_HOME=str(copy.path / "cache"))
+    started = copy.path / "started"
+    while not (started.exists() and started.read_text()):
+        assert training.poll() is None
+        time.sleep(0.1)
+    group = int(Path(f"/proc/{started.read_text().strip()}/stat").read_text().rpartition(")")[2].split()[2])
+    training.send_signal(signal.SIGKILL)
+    training.communicate()
+    while members(group):  # the test hangs if one is left
+        time.sleep(0.1)
+
+
+def members(group: int) -> list[str]:
+    """Return the processes of a group that have not ended."""
+    processes = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # just ended
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if its_group == str(group) and state != "Z":
+                processes.append(path.parent.name)
+    return processes
 
 
 def test_what_cannot_be_compiled_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,20 +677,20 @@ def test_what_cannot_be_compiled_is_one_line_that_says_what_to_do(monkeypatch: p
             optimizer, demands = new_optimizer(name, net, 0.1, options), examine(net, batches.x, batches.y)
             CompiledSteps(net, optimizer, nn.MSELoss(), batches, demands)
         text = str(caught.value)
-        assert text.startswith("params.yaml: kernels: compiled") and "\n" not in text
-        return text.removeprefix("params.yaml: kernels: compiled ")
+        assert text.startswith("params.yaml: train.steps: compiled") and "\n" not in text
+        return text.removeprefix("params.yaml: train.steps: compiled ")
 
     plain = nn.Sequential(nn.Linear(1, 10), nn.ReLU(), nn.Linear(10, 1))
     assert message(plain, "LBFGS") == (
-        "cannot train with LBFGS: use native, or one of ASGD, Adadelta, Adagrad, Adam, AdamW, Adamax, NAdam, RAdam, "
+        "cannot train with LBFGS: use eager, or one of ASGD, Adadelta, Adagrad, Adam, AdamW, Adamax, NAdam, RAdam, "
         "RMSprop, Rprop, SGD"
     )
-    assert message(plain, ranks=Ranks(0, 2)) == "cannot train in several ranks: use native, or start one rank"
+    assert message(plain, ranks=Ranks(0, 2)) == "cannot train in several ranks: use eager, or start one rank"
     assert message(nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))) == (
-        "cannot train a network with 1 (BatchNorm1d), which computes with whole batches: use native"
+        "cannot train a network with 1 (BatchNorm1d), which computes with whole batches: use eager"
     )
     assert message(nn.Sequential(nn.Linear(1, 1), nn.Dropout())) == (
-        "cannot train a network that draws random numbers, as Dropout does: use native"
+        "cannot train a network that draws random numbers, as Dropout does: use eager"
     )
 
 
@@ -253,31 +710,36 @@ def test_a_schedule_that_changes_more_than_the_learning_rate_is_refused() -> Non
 def test_the_compiled_gradient_of_many_points_is_that_of_float64(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(library, "FOLDER", tmp_path / "new")
-    monkeypatch.setattr(library, "KEPT", 2)
-    (tmp_path / "new").mkdir()
-    for age in (1, 2, 3):
-        old = tmp_path / f"new/{age}.so"
-        old.touch()
-        os.utime(old, (0, 1000 - age))
+    """Of an odd network, where all paths have spaces."""
+    spaced = tmp_path / "a b"
+    (spaced / "temporary").mkdir(parents=True)
+    (spaced / "torch").symlink_to(Path(torch.__file__).parent)
+    (spaced / "g++").symlink_to(shutil.which("g++") or "")
+    monkeypatch.setattr(tempfile, "tempdir", str(spaced / "temporary"))
+    monkeypatch.syspath_prepend(spaced)
+    monkeypatch.setenv("CXX", str(spaced / "g++"))
+    monkeypatch.setattr(library, "FOLDER", spaced / "new")
 
-    x = torch.linspace(-1, 1, 1_000_000)[:, None]
-    y = x.square() + 0.2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
-    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=0)
+    x = torch.rand(1_000_000, 2, generator=torch.Generator().manual_seed(0)) + 0.1
+    y = x.square().sum(1, keepdim=True)
+    torch.manual_seed(3)
+    net = Odd()
     exact, before = copy.deepcopy(net).double(), copy.deepcopy(net)
     optimizer = new_optimizer("SGD", net, 1e-3, {})
     steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(x, y, None, 65_536, ONE, 0))
-    assert sorted(each.name for each in (tmp_path / "new").glob("?.so")) == ["1.so"]
 
-    steps.vectors = compiled.Vectors(net, optimizer)  # so that the first step is compiled, too
+    steps.vectors = Vectors(net, optimizer, steps.learning)  # so that the first step is compiled, too
     optimizer.param_groups[0]["lr"] = 1000.0  # next to which what the parameters were is rounding
     ((loss, *_),) = steps.take((1, 0), 1)
     expected = nn.functional.mse_loss(exact(x.double()), y.double())
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    gradient = torch.cat([each.grad.reshape(-1) for each in exact.parameters() if each.grad is not None])
-    first, ours = (nn.utils.parameters_to_vector(each.parameters()).detach().double() for each in (before, net))
-    assert ((first - ours) / 1000 - gradient).abs().max() < 1e-6 * gradient.abs().max()
+    gradient = torch.cat([value.grad.reshape(-1) for value in exact.parameters() if value.grad is not None])
+    first, ours = (
+        torch.cat([value.reshape(-1) for value in recipe.learning_parameters(each, steps.learning).values()])
+        for each in (before, net)
+    )
+    assert ((first.detach().double() - ours) / 1000 - gradient).abs().max() < 1e-6 * gradient.abs().max()
 
 
 COMPILED = {
@@ -301,8 +763,8 @@ def test_a_training_is_compiled_once_and_learns_what_a_native_one_does(trained: 
     copy.set(**COMPILED)
     told = copy.stage("train", 2, **without)
     assert told == (
-        "params.yaml: kernels: compiled needs the C++ compiler g++: install the package g++ (Debian, Ubuntu), gcc-c++ "
-        "(Fedora) or the command line tools of Xcode (macOS), or use native\n"
+        "params.yaml: train.steps: compiled needs the C++ compiler g++: install the package g++ (Debian, Ubuntu), "
+        "gcc-c++ (Fedora) or the command line tools of Xcode (macOS), or use eager\n"
     )
     assert "cannot train this network with AdamW and its options: " in copy.stage(
         "train", status=2, CXX="false", XDG_CACHE_HOME=str(tmp_path / "cache")

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,12 @@ class Checkpoint:
     def _print(self, line: str) -> None:
         if self.ranks.rank == 0:
             tqdm.write(line, file=sys.stderr)
+
+
+def discard() -> None:
+    """Delete the checkpoint of this training, whose state turned out to be wrong."""
+    with suppress(OSError):
+        Path(PATH).unlink()
 
 
 def write(path: str, state: dict[str, Any], *, durable: bool) -> None:

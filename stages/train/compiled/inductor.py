@@ -1,18 +1,20 @@
 """Compile the loop of loop.py to a shared library by torch's compiler, Inductor."""
 
 import os
+import re
+import shlex
 from typing import Any
 
 import torch
 from torch import Tensor, _inductor, nn
-from torch._inductor import ir
+from torch._inductor import cpp_builder, ir
 from torch._inductor.codegen.common import register_backend_for_device
 from torch._inductor.codegen.cpp import CppScheduling
 from torch._inductor.codegen.cpp_wrapper_cpu import CppWrapperCpu
 from torch._inductor.codegen.wrapper import PythonWrapperCodegen
 
-from stages.train.compiled.library import Recipe
 from stages.train.compiled.loop import loop_over_steps
+from stages.train.compiled.recipe import Recipe, fixed_tensors
 
 OPTIONS: dict[str, Any] = {
     "pattern_matcher": False,  # it fuses a matrix product with the carried parameters wrongly: nan
@@ -72,7 +74,7 @@ class LeanLoop(CppWrapperCpu):
 def compile_loop(recipe: Recipe, threads: int, folder: str) -> str:
     """Compile the recipe's loop for that many threads, in a folder; return the path of the library in it."""
     torch.set_num_threads(threads)
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+    _quote_paths(folder)
     register_backend_for_device("cpu", CppScheduling, PythonWrapperCodegen, LeanLoop)
 
     class Loop(nn.Module):
@@ -85,12 +87,30 @@ def compile_loop(recipe: Recipe, threads: int, folder: str) -> str:
     return str(_inductor.aot_compile(program.module(), example, options=OPTIONS))
 
 
+def _quote_paths(folder: str) -> None:
+    """Have torch quote the paths in a command of the C++ compiler that it leaves as they are; they may have spaces."""
+    if os.name == "nt":  # it quotes them there
+        return
+    run, library_folders = cpp_builder._run_compile_cmd, cpp_builder.BuildOptionsBase.get_libraries_dirs
+
+    def quoted(cmd_line: str, cwd: str) -> None:
+        for path in (folder, cpp_builder.get_cpp_compiler()):
+            cmd_line = re.sub(rf"(?:^|(?<= )){re.escape(path)}", lambda path: shlex.quote(path.group()), cmd_line)
+        run(cmd_line, cwd)
+
+    cpp_builder._run_compile_cmd = quoted
+    cpp_builder.BuildOptionsBase.get_libraries_dirs = lambda self: [  # type: ignore[method-assign]
+        shlex.quote(path) for path in library_folders(self)
+    ]
+
+
 def _example(recipe: Recipe) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
     """Return arguments of the loop, and which of their sizes may be others: the number of steps, and of points."""
     k, n = torch.export.Dim("k", min=1, max=1 << 20), torch.export.Dim("n", min=recipe.rows, max=1 << 40)
-    size = sum(each.numel() for each in recipe.net.parameters() if each.requires_grad)
+    size = sum(map(Tensor.numel, recipe.parameters().values()))
     state = [torch.ones(()) if scalar else torch.ones(size) for scalar in recipe.state.values()]
+    fixed = fixed_tensors(recipe.net, recipe.learning).values()
     steps, rates = torch.zeros(8, 3, dtype=torch.int64), torch.zeros(8, 2, dtype=torch.float64)
     x, y = (torch.ones(2 * recipe.rows + 1, width) for width in (recipe.n_feature, recipe.n_output))
-    values = torch.zeros(8), torch.zeros(size + 1), torch.ones(size), *state, steps, rates, x, y
+    values = torch.zeros(8), torch.zeros(size + 1), torch.ones(size), *state, *fixed, steps, rates, x, y
     return values, ({0: k}, *({} for _ in values[1:-4]), {0: k}, {0: k}, {0: n}, {0: n})

@@ -1,26 +1,30 @@
-"""The shared libraries that trainings were compiled to, kept from run to run in the user's cache folder."""
+"""The shared libraries that trainings were compiled to, kept from run to run in the user's cache folder.
+
+The name of a file is KEY.COMPILER.DIGEST.so: the digest of its bytes shows whether it is whole.
+"""
 
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
 
 import platformdirs
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from tqdm import tqdm
 
-from stages import network
 from stages.runtime import files
-from stages.runtime.errors import UserError, one_line, printable
-from stages.train.checkpoint import processor_model
-from stages.train.progress import compiling
+from stages.runtime.errors import UserError
+from stages.train.compiled.process import compiled
+from stages.train.compiled.recipe import Recipe
+from stages.train.compiled.sources import modules_of
+from stages.train.compiled.trust import only_the_user_writes
 
 FOLDER = platformdirs.user_cache_path("reproducible-training")
 KEPT = 50  # libraries, those used last, of 1.6 MB each
@@ -28,85 +32,106 @@ COMPILERS = {"darwin": "clang++", "win32": "cl"}  # and g++ elsewhere
 PACKAGES = "the package g++ (Debian, Ubuntu), gcc-c++ (Fedora) or the command line tools of Xcode (macOS)"
 
 
-class Recipe(NamedTuple):
-    """What is trained: all that the compiled loop depends on."""
+@dataclass
+class Library:
+    """A compiled loop."""
 
-    net: nn.Module
-    loss_function: nn.Module
-    optimizer: str
-    options: dict[str, Any]  # of the optimizer, all but its learning rate
-    state: dict[str, bool]  # what the optimizer keeps for each parameter: whether that is a scalar
-    rows: int  # points in a micro-batch
-    n_feature: int
-    n_output: int
+    run: Callable[[list[Tensor]], object]  # the loop of loop.py, with its arguments in a list
+    made_from: str = ""  # digests of the recipe and of the compiler
+    path: Path | None = None  # of the file that is kept
+    is_new: bool = True
 
-    def key(self) -> str:
-        """Return a digest of the recipe and of what else decides what it is compiled to."""
-        shapes = [(name, tuple(each.shape), each.requires_grad) for name, each in self.net.named_parameters()]
-        written_in = [
-            network.__file__,
-            *(str(Path(__file__).with_name(f"{name}.py")) for name in ("inductor", "loop")),
-        ]
-        decisive = [repr(self), shapes, torch.__version__, torch.get_num_threads(), processor_model(), _compiler()]
-        return hashlib.blake2b(repr([*decisive, *map(files.digest, written_in)]).encode(), digest_size=16).hexdigest()
+    def discard(self) -> None:
+        """Delete the file, so that the next training compiles again."""
+        if self.path:
+            with suppress(OSError):
+                self.path.unlink()
 
 
-def load(recipe: Recipe) -> Callable[[list[Tensor]], object]:
-    """Return the recipe's loop, with the arguments of loop.py in a list; compile it unless it is kept.
+def load(recipe: Recipe) -> Library:
+    """Return the recipe's loop; compile it unless it is kept.
 
-    Raises UserError if there is no compiler, or if the training cannot be compiled.
+    Without a C++ compiler, what another one has made is used. Raises UserError if there is no compiler, or if the
+    training cannot be compiled.
     """
-    path = FOLDER / f"{recipe.key()}.so"
-    if not path.exists():
-        if not shutil.which(_compiler()):
-            needs = f"needs the C++ compiler {_compiler()}: install {PACKAGES}, or use native"
-            raise UserError(f"params.yaml: kernels: compiled {needs}")
-        with TemporaryDirectory() as work:
-            made = Path(_compiled_in_a_process(recipe, work))
-            with files.writing(str(path)) as file:
-                file.write(made.read_bytes())
-    loop = torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
-    with suppress(FileNotFoundError):  # another training deletes old ones, too
+    modules = modules_of(recipe.net)
+    key, compiler = recipe.key(modules), _compiler_digest()
+    usable, why_not = _usable(FOLDER)
+    if usable:
+        for path in sorted(FOLDER.glob(f"{key}.{compiler or '*'}.*.so")):
+            with suppress(OSError, RuntimeError):  # another training has just deleted it; it does not load here
+                if library := _whole(path):
+                    return library
+    if not compiler:
+        needs = f"needs the C++ compiler {_compiler()}: install {PACKAGES}, or use eager"
+        raise UserError(f"params.yaml: train.steps: compiled {needs}")
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # Windows cannot delete a library that is loaded
+        content, made_from = compiled(recipe, modules, folder), f"{key}.{compiler}"
+        if usable:
+            try:
+                path = _keep(FOLDER, made_from, content)
+                return Library(_loaded(path), made_from, path)
+            except UserError as error:
+                why_not = str(error)
+        tqdm.write(f"What was compiled is used only once: {why_not}", sys.stderr)
+        return Library(_loaded(Path(folder, "library")), made_from)
+
+
+def _whole(path: Path) -> Library | None:
+    """Return the library in a file if it is what this user has written."""
+    made_from, digest = path.stem.rsplit(".", 1)
+    if not only_the_user_writes(path) or digest != _digest(path.read_bytes()):
+        return None
+    library = Library(_loaded(path), made_from, path, is_new=False)
+    with suppress(OSError):  # of a read-only folder
         os.utime(path)
-        for old in sorted(FOLDER.glob("*.so"), key=lambda each: each.stat().st_mtime)[:-KEPT]:
+    return library
+
+
+def _usable(folder: Path) -> tuple[bool, str]:
+    """Return whether libraries may be loaded from the folder, which is created if missing, and if not, why."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if only_the_user_writes(folder):
+            return True, ""
+    except OSError as error:
+        return False, f"{folder}: cannot be used: {error.strerror}"
+    return False, f"{folder}: others can write there: make it, and the folders that it is in, writable for you alone"
+
+
+def _keep(folder: Path, made_from: str, content: bytes) -> Path:
+    """Write a new library in place of others with its key; delete old ones. Raises UserError if the system refuses."""
+    path = folder / f"{made_from}.{_digest(content)}.so"
+    with files.writing(str(path)) as file:
+        file.write(content)
+    with suppress(FileNotFoundError):  # another training deletes old ones, too
+        path.chmod(0o600)
+        for other in set(folder.glob(f"{made_from.partition('.')[0]}.*")) - {path}:
+            other.unlink()
+        for old in sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime)[:-KEPT]:
             old.unlink()
-    return loop
+    return path
+
+
+def _loaded(path: Path) -> Callable[[list[Tensor]], object]:
+    return torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def _compiler() -> str:
     return os.environ.get("CXX") or COMPILERS.get(sys.platform, "g++")
 
 
-def _compiled_in_a_process(recipe: Recipe, folder: str) -> str:
-    """Compile in a process of its own: it takes 400 MB, and prints what nobody needs to read."""
-    context = get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_process, args=(sender, recipe, torch.get_num_threads(), folder), daemon=True)
-    process.start()
-    sender.close()
+def _compiler_digest() -> str:
+    """Return a digest of the C++ compiler's path and version, empty if there is none."""
+    path = shutil.which(_compiler())
+    if not path:
+        return ""
     try:
-        with compiling() as look:
-            while not receiver.poll(0.2):
-                look()
-        made, fault = receiver.recv()
-        process.join()
-    except EOFError:
-        made, fault = "", "the compiler was killed"
-    finally:
-        process.kill()
-    if fault:
-        what = f"this network with {recipe.optimizer} and its options"
-        raise UserError(f"params.yaml: kernels: compiled cannot train {what}: {fault}: use native")
-    return str(made)
-
-
-def _process(sender: Connection, recipe: Recipe, threads: int, folder: str) -> None:
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
-    try:
-        from stages.train.compiled.inductor import compile_loop
-
-        sender.send((compile_loop(recipe, threads, folder), ""))
-    except Exception as error:  # whatever torch's compiler and the C++ compiler stumble over
-        sender.send(("", printable(one_line(error))))
+        version = subprocess.run([path, "--version"], capture_output=True, check=False).stdout  # noqa: S603 - the user's
+    except OSError:  # compiling says what is wrong
+        version = b""
+    return _digest(os.path.realpath(path).encode() + version)

@@ -17,7 +17,7 @@ from torch.func import functional_call, functionalize, grad_and_value
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
-from stages.train.compiled.library import Recipe
+from stages.train.compiled.recipe import Recipe, fixed_tensors
 
 BRANCHING = ("ASGD", "RAdam", "Rprop")  # these branch in Python on a number that changes, except under torch.compile
 aten = torch.ops.aten
@@ -26,21 +26,26 @@ aten = torch.ops.aten
 def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
     """Return a function that takes a step for each row of `steps`.
 
-    loop(losses, gradient, parameters, *state, steps, rates, x, y) changes losses, gradient, parameters and state in
-    place and returns the number of steps taken. x is (n, n_feature), y (n, n_output), losses (k,). A row of steps,
-    int64 (k, 3), is (the first point of a micro-batch, how many points to leave out at its beginning, whether the batch
-    ends with it); a row of rates, float64 (k, 2), is (learning rate, weight of a value of y in the mean loss). The
-    gradient, whose last value is the loss so far, is carried from micro-batch to micro-batch.
+    loop(losses, gradient, parameters, *state, *fixed, steps, rates, x, y) changes losses, gradient, parameters and
+    state in place and returns the number of steps taken. `fixed`: the buffers and the parameters that do not learn. x
+    is (n, n_feature), y (n, n_output), losses (k,). A row of steps, int64 (k, 3), is (the first point of a micro-batch,
+    how many points to leave out at its beginning, whether the batch ends with it); a row of rates, float64 (k, 2), is
+    (learning rate, weight of a value of y in the mean loss). The gradient, whose last value is the loss so far, is
+    carried from micro-batch to micro-batch.
     """
     net, rows = recipe.net, recipe.rows
-    learning = {name: each.detach() for name, each in net.named_parameters() if each.requires_grad}
-    sizes = [each.numel() for each in learning.values()]
+    learning = {name: parameter.detach() for name, parameter in recipe.parameters().items()}
+    sizes = [parameter.numel() for parameter in learning.values()]
+    fixed = fixed_tensors(net, recipe.learning)
     loss_function = copy.copy(recipe.loss_function)
     loss_function.reduction = "none"  # type: ignore[assignment]
 
-    def backpropagate(x: Tensor, y: Tensor, weights: Tensor, *parameters: Tensor) -> Tensor:
+    def backpropagate(x: Tensor, y: Tensor, weights: Tensor, *tensors: Tensor) -> Tensor:
+        parameters, constants = tensors[: len(learning)], dict(zip(fixed, tensors[len(learning) :], strict=True))
+
         def loss_at(parameters: Sequence[Tensor]) -> Tensor:
-            prediction = functional_call(net, dict(zip(learning, parameters, strict=True)), (x,))  # (rows, n_output)
+            named = constants | dict(zip(learning, parameters, strict=True))
+            prediction = functional_call(net, named, (x,))  # (rows, n_output)
             return (loss_function(prediction, y) * weights).sum()
 
         with _NarrowLayers():
@@ -61,7 +66,7 @@ def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
         return [parameters, *(own[name].to(each.dtype) for name, each in zip(recipe.state, state, strict=True))]
 
     points = torch.ones(rows, recipe.n_feature), torch.ones(rows, recipe.n_output), torch.ones(rows, 1)
-    traced_backpropagate = make_fx(functionalize(backpropagate))(*points, *learning.values())
+    traced_backpropagate = make_fx(functionalize(backpropagate))(*points, *learning.values(), *fixed.values())
     rate, gradient, vector = torch.ones((), dtype=torch.float64), torch.ones(sum(sizes)), torch.ones(sum(sizes))
     state = [torch.ones(()) if scalar else vector.clone() for scalar in recipe.state.values()]
     traced_step = make_fx(functionalize(step))(rate, gradient, vector, *state)
@@ -69,6 +74,7 @@ def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
 
     def body(index: Tensor, losses: Tensor, gradient: Tensor, *rest: Tensor) -> tuple[Tensor]:
         *values, steps, rates, x, y = rest
+        values, constants = values[: 1 + len(recipe.state)], values[1 + len(recipe.state) :]
         now = _number(index)
         start, left_out, ends = aten.select.int(steps, 0, now).unbind()
         rate, weight = aten.select.int(rates, 0, now).unbind()
@@ -80,7 +86,9 @@ def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
         parts = zip(parameters.split(sizes), learning.values(), strict=True)
         shaped = [part.reshape(each.shape) for part, each in parts]
 
-        total = gradient + traced_backpropagate(some_x, some_y, weights, *shaped)  # prediction, loss, backward
+        total = gradient + traced_backpropagate(
+            some_x, some_y, weights, *shaped, *constants
+        )  # prediction, loss, backward
         stepped = traced_step(rate, total[:-1], *values)
         for before, after in zip(values, stepped, strict=True):
             before.copy_(torch.where(ends != 0, after, before))  # step, once the batch ends
@@ -92,7 +100,9 @@ def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
         return index < losses.shape[0]
 
     def loop(*arguments: Tensor) -> Tensor:
-        changed = ",".join(str(index) for index in range(1, len(arguments) - 3))  # index 0 is the loop's index
+        changed = ",".join(
+            str(index) for index in range(1, len(arguments) - len(fixed) - 3)
+        )  # index 0 is the loop's index
         zero = torch.zeros((), dtype=torch.int64)
         return while_loop_op(condition, body, (zero,), arguments, mutated_arg_indices=changed)[0]
 
@@ -105,9 +115,9 @@ class _NarrowLayers(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is not F.linear or kwargs or 1 not in args[1].shape:
             return function(*args, **(kwargs or {}))
-        x, weight, bias = (*args, None)[:3]  # (n, k), (m, k), (m,)
-        product = x * weight.t() if weight.shape[1] == 1 else (x * weight).sum(1, keepdim=True)
-        return product if bias is None else product + bias  # (n, m)
+        x, weight, bias = (*args, None)[:3]  # (…, k), (m, k), (m,)
+        product = x * weight.t() if weight.shape[1] == 1 else (x * weight).sum(-1, keepdim=True)
+        return product if bias is None else product + bias  # (…, m)
 
 
 class _Scalars(TorchFunctionMode):

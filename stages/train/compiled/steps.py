@@ -2,17 +2,21 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from itertools import cycle, islice
+from typing import NoReturn
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stages.runtime.errors import UserError
+from stages.runtime.spread import evenly_spread
+from stages.train import checkpoint
 from stages.train.batches import Batch, Batches
 from stages.train.compiled import library
-from stages.train.compiled.library import Recipe
+from stages.train.compiled.comparison import agree
+from stages.train.compiled.recipe import Recipe
+from stages.train.compiled.tables import cut
+from stages.train.compiled.vectors import Vectors
 from stages.train.layers import Demands
 from stages.train.loop import descend
 from stages.train.parallel import on_all_ranks
@@ -21,9 +25,9 @@ from stages.train.steps import Taken
 OPTIMIZERS = ["ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"]
 MOST_STEPS = 4096  # in a call of the library; micro-batches, if a batch has several
 WORK = 1 << 30  # points times parameters in a call, at most: about a tenth of a second
-CHECKED_STEPS = 8  # compared with eager ones before the training
-TOLERANCE = 0.01  # of the distance that they travel; rounding causes about a thousandth of this difference
-ROUNDING = 1e-6  # of the norm of the parameters, allowed besides
+COMPARED_POINTS = 1024  # with eager steps; more if that is less than two micro-batches
+WIDE = 8.0  # times its first weights, a network is where it may get to in training
+FIRST_COMPARISON = 8  # steps after which to compare again; then four times as many, and so on
 NO_DEMANDS = Demands()
 
 
@@ -46,11 +50,13 @@ class CompiledSteps:
         self.size = min(batches.size or len(batches.x), len(batches.x))  # points in a batch
         self.parts = -(-self.size // batches.micro_size)  # micro-batches in a batch, rounded up
         self.rows = -(-self.size // self.parts)  # points in a micro-batch
-        parameters = sum(each.numel() for each in net.parameters() if each.requires_grad)
-        self.most_steps = min(MOST_STEPS, max(1, WORK // (self.rows * parameters)))
+        self.most_steps = min(MOST_STEPS, max(1, WORK // (self.rows * sum(map(Tensor.numel, net.parameters())))))
         self.vectors: Vectors | None = None  # once the first step has created the optimizer's state
         self.tables: dict[int, list[Tensor]] = {}  # of `_tables`: the same in every epoch
-        self._compile_and_check()
+        n = min(len(batches.x), max(2 * self.rows, min(COMPARED_POINTS, batches.micro_size)))
+        self.compared_x = batches.x[evenly_spread(len(batches.x), n)]
+        self.taken, self.next_comparison = 0, FIRST_COMPARISON
+        self._compile()
         # For a full batch the tables of as many epochs as fit in a call.
         self.full = [table.repeat(max(1, self.most_steps // self.parts), 1) for table in self._tables(self.size)]
 
@@ -65,7 +71,7 @@ class CompiledSteps:
             batch = next(batches.epoch(0))
             yield Taken(self._eager(self.net, self.optimizer, [batch])[0], batch.fraction_of_epoch, steps=1)
             skip = 1
-        self.vectors = self.vectors or Vectors(self.net, self.optimizer)
+        self.vectors = self.vectors or Vectors(self.net, self.optimizer, self.learning)
         if batches.size is None and skip == 0:
             tables = [table[: epochs * self.parts] for table in self.full]
             losses = self._take(self.vectors, self.optimizer, tables, batches.x, batches.y)
@@ -79,7 +85,12 @@ class CompiledSteps:
                 yield Taken(losses @ counts / len(x), len(x) / n, len(losses))
 
     def close(self) -> None:
-        """Give the network's parameters memory of their own again."""
+        """Compare once more, and give the network's parameters memory of their own again.
+
+        Raises UserError if compiled steps differ from eager ones.
+        """
+        if self.vectors:
+            self._compare()
         for parameter in self.net.parameters():
             parameter.data = parameter.data.clone()
 
@@ -88,33 +99,28 @@ class CompiledSteps:
 
         The last batch may be smaller. If a batch has several micro-batches, the n points are one batch.
         """
-        if n in self.tables:
-            return self.tables[n]
-        first = torch.arange(0, n, self.rows)
-        end = (first + self.rows).clamp(max=n)
-        start = (end - self.rows).clamp(min=0)  # the last micro-batch begins among the points before it
-        ends = torch.ones_like(first) if self.parts == 1 else end == n
-        in_batch = end - first if self.parts == 1 else torch.full_like(first, n)
-        weight = 1 / (in_batch.double() * self.batches.y.shape[1])
-        steps = torch.stack([start, self.rows - (end - first), ends], 1)
-        rates = torch.stack([torch.zeros_like(weight), weight], 1)
-        return self.tables.setdefault(n, [steps, rates])
+        if n not in self.tables:
+            n_output = self.batches.y.shape[1]
+            self.tables[n] = cut(n, self.rows, n_output, one_batch=self.parts > 1)
+        return self.tables[n]
 
-    def _take(self, vectors: "Vectors", optimizer: Optimizer, tables: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """Take the steps in the tables with the points x and y; return the loss of each batch, (k,)."""
-        group = optimizer.param_groups[0]
-        if changed := [name for name, value in optimizer.defaults.items() if name != "lr" and group[name] != value]:
-            raise UserError(
-                f"params.yaml: kernels: compiled keeps the optimizer's {', '.join(changed)} constant: set "
-                "cycle_momentum to false in train.schedule_options, or use native"
-            )
-        if (missing := self.rows - len(x)) > 0:  # a last batch alone: what is in front of its points is left out
-            x, y = (F.pad(values, (0, 0, missing, 0)) for values in (x, y))
+    def _take(self, vectors: Vectors, optimizer: Optimizer, tables: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
+        """Take the steps in the tables with the points x and y; return the loss of each batch, (k,).
+
+        Raises UserError if compiled steps differ from eager ones, or if a schedule has changed what is compiled.
+        """
+        if self.taken >= self.next_comparison:
+            self._compare()
+            self.next_comparison = 4 * self.taken
+        _refuse_changed_options(optimizer)
+        if (missing := self.rows - len(x)) > 0:  # a last batch alone: left out is a point again and again
+            x, y = (torch.cat([values[:1].expand(missing, -1), values]) for values in (x, y))
         steps, rates = tables
-        rates[:, 0] = group["lr"]
+        rates[:, 0] = optimizer.param_groups[0]["lr"]
         losses = torch.empty(len(steps))
-        for some in zip(*(each.split(self.most_steps) for each in (losses, steps, rates)), strict=True):
-            self.loop([some[0], *vectors.all, *some[1:], x, y])
+        for some in zip(*(table.split(self.most_steps) for table in (losses, steps, rates)), strict=True):
+            self.library.run([some[0], *vectors.all, *some[1:], x, y])
+        self.taken += len(steps)
         return losses[steps[:, 2] != 0]
 
     def _eager(self, net: nn.Module, optimizer: Optimizer, batches: Sequence[Batch]) -> list[Tensor]:
@@ -122,71 +128,54 @@ class CompiledSteps:
         everywhere = on_all_ranks(net, self.loss_function, self.batches.ranks)
         return [loss for _, loss in descend(optimizer, batches, everywhere)]
 
-    def _compile_and_check(self) -> None:
-        """Find or make the library, and compare its steps with eager ones on copies, with the training's first batches.
-
-        A batch of several micro-batches is cut to two of them.
-        """
-        few = min(self.size, 2 * self.rows)
-        x, y = self.batches.x, self.batches.y
-        if self.batches.size:
-            x, y = next(self.batches.picks(self.batches.size, 0, 0))
-        points = list(islice(cycle(zip(x.split(few), y.split(few), strict=True)), CHECKED_STEPS + 1))
-        batches = [self.batches.share(*some) for some in points]
-
+    def _compile(self) -> None:
+        """Find or make the library and compare its steps with eager ones; one that was kept and differs, make again."""
         net, optimizer = copy.deepcopy((self.net, self.optimizer))
-        self._eager(net, optimizer, batches[:1])
-        eager, eager_optimizer = copy.deepcopy((net, optimizer))
-        vectors = Vectors(net, optimizer)
-        widths = x.shape[1], y.shape[1]
+        few = slice(min(self.size, self.rows))
+        self._eager(net, optimizer, [self.batches.share(self.batches.x[few], self.batches.y[few])])
+        self.learning = tuple(name for name, values in net.named_parameters() if values.grad is not None)
+        vectors = Vectors(net, optimizer, self.learning)
+        widths = self.batches.x.shape[1], self.batches.y.shape[1]
         options = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
-        recipe = Recipe(
-            self.net, self.loss_function, type(optimizer).__name__, options, vectors.scalars, self.rows, *widths
+        name = type(optimizer).__name__
+        recipe = Recipe(self.net, self.learning, self.loss_function, name, options, vectors.scalars, self.rows, *widths)
+        self.library = library.load(recipe)
+        if not self._agrees(net, optimizer, 1, WIDE) and not self.library.is_new:
+            self.library.discard()
+            self.library = library.load(recipe)
+        if not self._agrees(net, optimizer, 1, WIDE):
+            self._refuse_library()
+        self.fingerprint = {"compiled library": self.library.made_from}
+
+    def _compare(self) -> None:
+        """Compare compiled steps with eager ones from where the training is.
+
+        Raises UserError if they differ; the library and the checkpoint are deleted, then.
+        """
+        _refuse_changed_options(self.optimizer)
+        if not self._agrees(self.net, self.optimizer, 1):
+            checkpoint.discard()
+            self._refuse_library()
+
+    def _agrees(self, net: nn.Module, optimizer: Optimizer, *scales: float) -> bool:
+        """Return whether the library does what eager steps do, near the net's parameters times each of the scales."""
+        training = net, optimizer, self.loss_function, self.learning
+        return all(agree(self.library.run, *training, self.compared_x, self.rows, scale=scale) for scale in scales)
+
+    def _refuse_library(self) -> NoReturn:
+        self.library.discard()
+        name = type(self.optimizer).__name__
+        raise UserError(f"params.yaml: train.steps: compiled steps of {name} differ from eager ones: use eager")
+
+
+def _refuse_changed_options(optimizer: Optimizer) -> None:
+    """Raise UserError if a schedule has changed more than the learning rate, since all else is compiled."""
+    group = optimizer.param_groups[0]
+    if changed := [name for name, value in optimizer.defaults.items() if name != "lr" and group[name] != value]:
+        raise UserError(
+            f"params.yaml: train.steps: compiled keeps the optimizer's {', '.join(changed)} constant: set "
+            "cycle_momentum to false in train.schedule_options, or use eager"
         )
-        self.fingerprint = {"compiled library": recipe.key()}
-        self.loop = library.load(recipe)
-
-        start = vectors.parameters.clone()
-        losses = torch.cat([self._take(vectors, optimizer, self._tables(len(some[0])), *some) for some in points[1:]])
-        expected_losses = torch.stack(self._eager(eager, eager_optimizer, batches[1:]))
-        expected = Vectors(eager, eager_optimizer).parameters
-        allowed = TOLERANCE * (expected - start).norm() + ROUNDING * start.norm()
-        fit = (vectors.parameters - expected).norm() <= allowed and losses.allclose(expected_losses, rtol=TOLERANCE)
-        if expected.isfinite().all() and not fit:  # a loss that is not finite is reported later, as in any training
-            raise UserError(
-                f"params.yaml: kernels: compiled steps of {recipe.optimizer} differ from eager ones: use native"
-            )
-
-
-class Vectors:
-    """Vectors of the parameters that learn and of each entry of the optimizer's state, which become views of them.
-
-    What the optimizer keeps as a scalar for each parameter, such as the number of steps, becomes one scalar for all.
-    """
-
-    def __init__(self, net: nn.Module, optimizer: Optimizer) -> None:
-        parameters = [each for each in net.parameters() if each.requires_grad]
-        states = [optimizer.state[each] for each in parameters]
-        names = [name for name, value in states[0].items() if isinstance(value, Tensor)]
-        self.parameters, views = _joined([each.data for each in parameters])
-        for parameter, view in zip(parameters, views, strict=True):
-            parameter.data = view
-        joined = {name: _joined([state[name] for state in states]) for name in names}
-        for name, (_, views) in joined.items():
-            for state, view in zip(states, views, strict=True):
-                state[name] = view
-        self.scalars = {name: vector.dim() == 0 for name, (vector, _) in joined.items()}
-        gradient = torch.zeros(len(self.parameters) + 1)  # and the loss
-        self.all = [gradient, self.parameters, *(vector for vector, _ in joined.values())]
-
-
-def _joined(values: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
-    """Return the values in one vector, and their views of it; of scalars, the first, for all."""
-    if all(each.dim() == 0 for each in values):
-        return values[0], [values[0]] * len(values)
-    vector = torch.cat([each.reshape(-1) for each in values])
-    parts = vector.split([each.numel() for each in values])
-    return vector, [part.view_as(each) for part, each in zip(parts, values, strict=True)]
 
 
 def _refuse(demands: Demands, optimizer: Optimizer, batches: Batches) -> None:
@@ -194,14 +183,14 @@ def _refuse(demands: Demands, optimizer: Optimizer, batches: Batches) -> None:
     name, device = type(optimizer).__name__, batches.x.device.type
     why = ""
     if name not in OPTIMIZERS:
-        why = f"with {name}: use native, or one of {', '.join(OPTIMIZERS)}"
+        why = f"with {name}: use eager, or one of {', '.join(OPTIMIZERS)}"
     elif batches.ranks.size > 1:
-        why = "in several ranks: use native, or start one rank"
+        why = "in several ranks: use eager, or start one rank"
     elif device != "cpu":
-        why = f"on {device}: use native, or train.device: cpu"
+        why = f"on {device}: use eager, or train.device: cpu"
     elif demands.whole_batches:
-        why = f"a network with {', '.join(demands.whole_batches)}, which computes with whole batches: use native"
+        why = f"a network with {', '.join(demands.whole_batches)}, which computes with whole batches: use eager"
     elif demands.seeds:
-        why = "a network that draws random numbers, as Dropout does: use native"
+        why = "a network that draws random numbers, as Dropout does: use eager"
     if why:
-        raise UserError(f"params.yaml: kernels: compiled cannot train {why}")
+        raise UserError(f"params.yaml: train.steps: compiled cannot train {why}")
