@@ -26,7 +26,7 @@ from tools import params_schema
 
 STAGES = load_yaml(str(PROJECT / "dvc.yaml"))["stages"]
 PARAMS = load_yaml(str(LESSON))
-SHARED_ROOMS = {"runtime", "tables"}  # folders of stages/ that are no stage
+SHARED_ROOMS = {"columns", "runtime", "tables"}  # folders of stages/ that are no stage
 
 
 def imported(path: str) -> set[str]:
@@ -91,7 +91,7 @@ def test_each_stage_depends_on_its_folder_and_on_the_shared_files_and_pins_that_
     assert libraries <= set().union(*map(pinned, pins))
     declared = {dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")}
     assert declared == modules | {pin.as_posix() for pin in pins if pin.parent.name == "stages"}
-    assert {pin.parent.name for pin in pins} <= {"stages", "runtime", stage}
+    assert {pin.parent.name for pin in pins} <= {"stages", "columns", "runtime", stage}
 
 
 def test_each_folder_is_a_stage_with_params_and_run() -> None:
