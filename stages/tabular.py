@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from stages.columns import Columns, Notation, Reading
-from stages.columns.names import normal_name
 from stages.dataset import Dataset
 from stages.network import predict, width
 from stages.runtime.chunks import rows_at_a_time
@@ -64,15 +63,14 @@ class Tabular(nn.Module):
         The result has a column for each target, float32, null where a row cannot be predicted. Missing cells, or
         columns that a dict lacks, are taken as in a table. Raises ValueError if a feature is in no row.
         """
-        import pyarrow as pa  # late, as for the columns: training needs none of it
+        import pyarrow as pa  # late, as in the kinds of columns
 
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(rows) if isinstance(rows, list) else None
-        table = pa.Table.from_pandas(rows, preserve_index=False) if table is None else table
-        columns = self.names
-        cells = {normal_name(name): column for name, column in zip(table.column_names, table.columns, strict=True)}
-        if lacking := [name for name in columns.feature_names if name not in cells]:
+        from stages.columns.cells import arrays_of
+
+        columns, arrays = self.names, arrays_of(rows)
+        if lacking := [name for name in columns.feature_names if name not in arrays]:
             raise ValueError(f"the rows have no {', '.join(lacking)}")
-        wanted = {name: cells[name].combine_chunks() for name in columns.feature_names}
+        wanted = {name: arrays[name] for name in columns.feature_names}
         y = self.predict_cells(columns.read(wanted, Notation(missing=columns.missing)))
         return pa.table([pa.array(values, from_pandas=True) for values in y.T], columns.target_names)
 

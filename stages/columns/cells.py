@@ -1,7 +1,7 @@
 """Convert cells of a column to numbers, texts or dates, and note which of them cannot be used."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 from stages.columns.dates import days
+from stages.columns.names import normal_name
 from stages.columns.raw import Notation, Texts
 
 ALWAYS_MISSING = csv.ConvertOptions().null_values  # the empty text, NA, NaN, null and the like
@@ -70,6 +71,24 @@ def _without(numbers: np.ndarray, missing: Sequence[str]) -> np.ndarray:
     markers = _parsed(pa.array(missing, pa.string()), ".")[0]
     markers = markers[~np.isnan(markers)]
     return np.where(np.isin(numbers, markers), np.nan, numbers) if len(markers) else numbers
+
+
+def arrays_of(rows: Any) -> dict[str, pa.Array]:
+    """Return the columns of an Arrow or pandas table, or of a list of dicts, by name; what a dict lacks is missing."""
+    if isinstance(rows, pa.Table):
+        return {normal_name(name): rows[name].combine_chunks() for name in rows.column_names}
+    if isinstance(rows, list):
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {normal_name(name): _array([row.get(name) for row in rows]) for name in names}
+    return {normal_name(name): _array(rows[name]) for name in rows.columns}
+
+
+def _array(cells: Any) -> pa.Array:
+    """Return cells of one type, or as text if they are of several."""
+    try:
+        return pa.array(cells, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([None if cell is None else str(cell) for cell in cells], from_pandas=True)
 
 
 def readable(kind: pa.DataType) -> bool:
