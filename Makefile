@@ -47,7 +47,7 @@ example: .venv/ready
 	rm -rf .example
 	git clone --quiet . .example
 	cp examples/auto-mpg/params.yaml .example/
-	cd .example && dvc cache dir --local $(CURDIR)/.dvc/cache && dvc repro && cat data/metrics.json
+	cd .example && dvc cache dir --local ../.dvc/cache && dvc repro && cat data/metrics.json
 
 # make bench QUICK=1: a quick look, in two or three minutes.
 bench: .venv-bench/ready

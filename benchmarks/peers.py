@@ -79,37 +79,43 @@ def torch_net(work: Work) -> Any:
 
 
 def native(x: ndarray, y: ndarray, work: Work) -> Peer:
-    """Train by this project with `kernels: native`."""
-    return _ours(x, y, work, "native")
+    """Train by this project with `kernels: native` and eager steps."""
+    return _ours(x, y, work, "eager")
 
 
 def compiled(x: ndarray, y: ndarray, work: Work) -> Peer:
-    """Train by this project with `kernels: compiled`."""
+    """Train by this project with `kernels: native` and `train.steps: compiled`."""
     return _ours(x, y, work, "compiled")
 
 
-def _ours(x: ndarray, y: ndarray, work: Work, kernels: str) -> Peer:
+def _ours(x: ndarray, y: ndarray, work: Work, steps: str) -> Peer:
     """Train by this project's `train`, with record, progress bar and checkpoints. All contact with it is here."""
     import torch
 
+    from stages.dataset import Dataset
     from stages.runtime import params
     from stages.train.batches import Batches, fitting_micro_size
     from stages.train.checkpoint.store import PATH, Checkpoint
     from stages.train.ranks import Ranks
+    from stages.train.record import Record, snapshot_points
     from stages.train.settings import Train
     from stages.train.training import train
 
     section = params.load(str(PROJECT / "params.yaml"))["train"]
     section |= {"optimizer": work.optimizer, "learning_rate": work.learning_rate, "batch_size": work.batch_size}
+    section["steps"] = steps
     settings, ranks = Train.model_validate(section), Ranks()
     net, micro_size = torch_net(work), fitting_micro_size(torch.device("cpu"), sum(work.widths))
-    batches = Batches(torch.from_numpy(x), torch.from_numpy(y), work.batch_size, micro_size, ranks, settings.seed)
+    points = Dataset(torch.from_numpy(x), torch.from_numpy(y))
+    batches = Batches(points.x, points.y, work.batch_size, micro_size, ranks, settings.seed)
+    shown = snapshot_points(points).x
 
     def fit(epochs: int) -> None:
         lasting = settings.model_copy(update={"epochs": epochs, "snapshot_every": max(1, epochs // SNAPSHOTS)})
         checkpoint = Checkpoint({}, epochs, ranks)
         with redirect_stderr(Terminal()):
-            train(net, batches, None, lasting, checkpoint, compiled=kernels == "compiled")
+            record = Record(shown, y.shape[1], epochs, lasting.snapshot_every)
+            train(net, batches, None, lasting, record, checkpoint)
         Path(PATH).unlink()  # else the next training would go on from it
 
     return Peer(fit, lambda: list(net.parameters()))

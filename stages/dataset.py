@@ -70,12 +70,6 @@ def read(path: str) -> Dataset:
     return _checked(path, content)
 
 
-def evenly_spread(n: int, at_most: int) -> Tensor:
-    """Return at most `at_most` of n row numbers, int64, evenly spread, the first and the last among them."""
-    k = min(n, at_most)
-    return torch.arange(k) * (n - 1) // max(k - 1, 1)
-
-
 def _checked(path: str, content: Any) -> Dataset:
     """Return what a file holds. Raises UserError if it breaks the contract above."""
     optional = {"noise_variance", "columns"}

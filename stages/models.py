@@ -1,45 +1,58 @@
 """Save a trained network both ways, and restore it from a file that may come from a stranger.
 
-Unpickling runs what the file says: torch's allow-list keeps out other classes, but not a hook, a `forward` that shadows
-the method, or a layer of a billion neurons. So a file is unpickled only if torch.save would have written it for a
-network like the expected one: the same records, byte for byte, except for the values of the weights.
+A file is loaded only if torch.save would have written it for a network like the expected one: see runtime/restored.py.
 """
 
 import copy
-import io
-import pickletools
-import zipfile
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from stages import network
 from stages.columns import Columns, unnamed
-from stages.runtime import archive, files
-from stages.runtime.errors import UserError, counted
-from stages.tabular import Tabular
+from stages.dataset import Dataset
+from stages.network import Network
+from stages.runtime import files
+from stages.runtime.errors import UserError
+from stages.runtime.pickles import described
+from stages.runtime.restored import Loaded, records_of, restored, saved
+from stages.tabular import Tabular, model_columns
 
-NAME_BYTES = 4096  # that an archive may be longer: its name is part of the name of each record
 WHAT = "a model of this project"
-Loaded = TypeVar("Loaded", nn.Module, dict[str, Tensor])
+READ_RATIO = 100  # a file of more than so many times the bytes that are expected is not loaded into memory
+RETRAIN = "undo the change, or run `dvc repro --force train`"
 
 
 class Blueprint(NamedTuple):
-    """What a network is built from, besides its style."""
+    """What a network is built from."""
 
+    section: Network
     n_feature: int
-    n_hidden: int
     n_output: int
     columns: Columns | None = None  # of a Tabular, which stores them
 
-    def build(self, style: str) -> nn.Module:
-        """Return a network like this, with any weights."""
-        net = network.build(style, *self[:3], seed=0)
-        return Tabular(net, self.columns) if self.columns else net
+    @classmethod
+    def of(cls, points: Dataset, section: Network) -> "Blueprint":
+        """Return the blueprint of the network that these points are predicted with."""
+        return cls(section, points.x.shape[1], points.y.shape[1], model_columns(points, section.standardize))
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """Return the network with its first weights, in a Tabular if it has columns."""
+        net = network.build(*self[:3], seed)
+        return Tabular(net, self.columns, self.section.not_in_tensors()) if self.columns else net
+
+    def in_style(self, style: str) -> "Blueprint":
+        """Return the blueprint of the same network in another style."""
+        return self._replace(section=self.section.model_copy(update={"style": style}))
+
+    def in_all_styles(self) -> dict[str, nn.Module]:
+        """Return the network in each style, by name, its own first."""
+        styles = sorted(network.STYLES, key=lambda style: style != self.section.style)
+        return {style: self.in_style(style).build() for style in styles}
 
 
 def save_net(path: str, net: nn.Module) -> None:
@@ -55,22 +68,21 @@ def save_params(path: str, net: nn.Module) -> None:
 
 
 def restore_net(path: str, blueprint: Blueprint) -> nn.Module:
-    """Return the whole module that `save_net` wrote: a network like this, in either style.
+    """Return the whole module that `save_net` wrote: a network like this, in any style.
 
     Raises UserError, before anything in the file has run, if it is missing, damaged, or holds anything else.
     """
-    return _load(path, _expected(blueprint), _mismatch(blueprint))
+    return _load(path, [*blueprint.in_all_styles().values()])
 
 
-def restore_params(path: str, style: str, blueprint: Blueprint) -> nn.Module:
-    """Return a network of this style with the parameters that `save_params` wrote from a network of either style.
+def restore_params(path: str, blueprint: Blueprint) -> nn.Module:
+    """Return a network like this, in its style, with the parameters that `save_params` wrote from one of any style.
 
     Raises UserError as `restore_net` does.
     """
-    net = blueprint.build(style)
-    expected = [net.state_dict() for net in _expected(blueprint)]
-    net.load_state_dict(_load(path, expected, _mismatch(blueprint)))
-    return net
+    nets = [*blueprint.in_all_styles().values()]
+    nets[0].load_state_dict(_load(path, [net.state_dict() for net in nets]))
+    return nets[0]
 
 
 def load(path: str) -> Tabular:
@@ -78,131 +90,112 @@ def load(path: str) -> Tabular:
 
     It is in evaluation mode, ready to predict.
 
-    Raises UserError as `restore_net` does.
+    Raises UserError as `restore_net` does, and where a network without columns does not say how it was built.
     """
     with files.reading(path, WHAT):
         content = Path(path).read_bytes()
-        blueprint = _blueprint(_records(content))
-        net, *others = _expected(blueprint)
-        either: list[Any] = [net, *others, *(each.state_dict() for each in (net, *others))]
-        loaded = _restored(path, content, either, "does not hold a network like that of stages/network.py")
-    if isinstance(loaded, nn.Module):
-        net = loaded
-    else:
-        net.load_state_dict(loaded)
-    if not isinstance(net, Tabular):
-        net = Tabular(net, unnamed(blueprint.n_feature, blueprint.n_output))
-    return net.eval()
+        blueprint = _blueprint(path, records_of(content)["data.pkl"])
+        with torch.device("meta"):  # takes no memory
+            if sum(values.nbytes for values in blueprint.build().parameters()) > len(content):
+                raise ValueError
+        nets = [*blueprint.in_all_styles().values()]
+        either: list[Any] = [*nets, *(net.state_dict() for net in nets)]
+        loaded = restored(path, content, either, "does not hold a network like that of stages/network.py", RETRAIN)
+    if not isinstance(loaded, nn.Module):
+        nets[0].load_state_dict(loaded)
+        loaded = nets[0]
+    if not isinstance(loaded, Tabular):
+        loaded = Tabular(loaded, unnamed(blueprint.n_feature, blueprint.n_output))
+    return loaded.eval()
 
 
-def check(net: nn.Module, style: str, blueprint: Blueprint, x: Tensor) -> None:
+def check(net: nn.Module, blueprint: Blueprint, x: Tensor) -> None:
     """Save and restore a network both ways, in memory, so that one that cannot be restored is not trained for hours.
 
-    x is (n, n_feature). Raises UserError if a restored network is refused or predicts otherwise, and what torch.save
-    raises where the network cannot be saved.
+    x is (n, n_feature). Raises UserError if a restored network is refused or predicts otherwise, or if another style is
+    another network, and what torch.save raises where the network cannot be saved.
     """
     path = "stages/network.py"
-    changes = "keeps what a new network does not: use parameters and buffers for what changes"
+    fault, remedy = "keeps what a new network does not", "use parameters and buffers for what changes"
     used = copy.deepcopy(net)
     with torch.no_grad():
         used(x)  # in training mode, which may change it
-    expected = _expected(blueprint)
-    whole = _restored(path, _saved(used), expected, changes)
-    twin = blueprint.build(style)
-    twin.load_state_dict(_restored(path, _saved(used.state_dict()), [net.state_dict() for net in expected], changes))
+    twin, *others = styles = blueprint.in_all_styles()
+    whole = restored(path, saved(used), [*styles.values()], fault, remedy)
+    states = [style.state_dict() for style in styles.values()]
+    styles[twin].load_state_dict(restored(path, saved(used.state_dict()), states, fault, remedy))
     before = torch.get_rng_state()
-    predictions = [network.predict(each, x) for each in (used, whole, twin)]
+    predictions = [network.predict(same, x) for same in (used, whole, styles[twin])]
     drew = not torch.equal(torch.get_rng_state(), before)
     if drew or not all(prediction.equal(predictions[0]) for prediction in predictions):
         raise UserError(
             f"{path}: the network predicts differently once it is restored: use parameters and persistent buffers for "
             "what it needs, and no random numbers in evaluation mode"
         )
-
-
-def _expected(blueprint: Blueprint) -> list[nn.Module]:
-    return [blueprint.build(style) for style in network.STYLES]
-
-
-def _mismatch(blueprint: Blueprint) -> str:
-    """Return the message about a file that holds something else than this network."""
-    feature, hidden, output = map(counted, blueprint[:3], ("feature", "hidden neuron", "output"))
-    names = ", with the column names of data/train.pt" if blueprint.columns else ""
-    return (
-        f"does not hold a network of {feature}, {hidden} and {output}{names}: "
-        "use the sizes it was trained with, or run `dvc repro --force train`"
-    )
-
-
-def _blueprint(records: dict[str, bytes]) -> Blueprint:
-    """Return what the network in these records is built from, without loading any of them.
-
-    Its first two tensors must be the weight and bias of a layer with n_hidden neurons, and its last one the bias of the
-    layer that predicts, as in stages/network.py. Raises what reading them raises where there is no such network.
-    """
-    arguments = (argument for _, argument, _ in pickletools.genops(records["data.pkl"]))
-    texts = [text for text in arguments if isinstance(text, str) and text.startswith('{"features"')]
-    columns = Columns.model_validate_json(texts[0]) if texts else None
-    sizes = [len(records[f"data/{index}"]) // 4 for index in range(sum(name.startswith("data/") for name in records))]
-    weight, bias, *_, last = sizes[4 if columns else 0 :]  # after the means and deviations
-    blueprint = Blueprint(weight // bias, bias, last, columns)
-    if columns and (len(columns.x_names()), len(columns.targets)) != (blueprint.n_feature, blueprint.n_output):
-        raise ValueError
-    return blueprint
-
-
-def _load(path: str, expected: Sequence[Loaded], mismatch: str) -> Loaded:
-    """Return what torch.save wrote to path, if it is like one of these objects except for the values of its tensors."""
-    with files.reading(path, WHAT):
-        with Path(path).open("rb") as file:
-            content = file.read(max(len(_saved(each)) for each in expected) + NAME_BYTES + 1)
-        return _restored(path, content, expected, mismatch)
-
-
-def _restored(path: str, content: bytes, expected: Sequence[Loaded], mismatch: str) -> Loaded:
-    """Return what torch.save wrote, as `_load` does. Raises UserError, `path: mismatch`, if it is anything else."""
-    archives = [_saved(each) for each in expected]
-    records = _records(content) if len(content) <= max(map(len, archives)) + NAME_BYTES else {}
-    if not any(_alike(records, _records(each)) for each in archives):
-        raise UserError(f"{path}: {mismatch}")
-    # Load what was compared, in an archive of our own: two readers can see two different things in a forged one.
-    own = io.BytesIO()
-    with zipfile.ZipFile(own, "w") as target:
-        for name, data in records.items():
-            target.writestr(f"archive/{name}", data)
-    modules = [module for each in expected if isinstance(each, nn.Module) for module in each.modules()]
-    with safe_globals([type(module) for module in modules]):
-        own.seek(0)
-        if foreign := get_unsafe_globals_in_checkpoint(own):
+    for other in others:
+        if difference := style_difference(styles[twin], styles[other], x):
             raise UserError(
-                f"{path}: must hold only modules, got {', '.join(foreign)}: "
-                "use modules in stages/network.py, e.g. nn.GELU() instead of F.gelu, then run `dvc repro`"
+                f"{path}: the styles {twin} and {other} must be the same network, but {difference}: "
+                f"change {other} too, or remove it from STYLES and from the choices of network.style"
             )
-        own.seek(0)
-        loaded: Loaded = torch.load(own, map_location="cpu", weights_only=True)
-    values = loaded.state_dict() if isinstance(loaded, nn.Module) else loaded
-    if not all(each.isfinite().all() for each in values.values() if isinstance(each, Tensor)):
-        raise ValueError
-    return loaded
 
 
-def _saved(value: object) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(value, buffer)
-    return buffer.getvalue()
+def style_difference(net: nn.Module, other: nn.Module, x: Tensor) -> str:
+    """Return how another style of a network differs in its tensors or, with equal ones, in its predictions for x.
 
-
-def _records(content: bytes) -> dict[str, bytes]:
-    """Return the records of an archive that torch.save wrote, by name without the archive's name."""
-    with archive.opened(io.BytesIO(content)) as opened:
-        return {name.partition("/")[2]: opened.read(name) for name in opened.namelist()}
-
-
-def _alike(records: dict[str, bytes], expected: dict[str, bytes]) -> bool:
-    values = {name for name in expected if name.startswith("data/")}
-    varying = values | {".data/serialization_id"}  # a hash of the values
-    return (
-        records.keys() == expected.keys()
-        and all(len(records[name]) == len(expected[name]) for name in varying)
-        and all(records[name] == expected[name] for name in expected.keys() - varying)
+    It is "" if it does not. x is (n, n_feature). The tensors of the network are loaded into the other.
+    """
+    shapes, other_shapes = (
+        {name: tuple(values.shape) for name, values in style.state_dict().items() if isinstance(values, Tensor)}
+        for style in (net, other)
     )
+    for name in [*shapes, *other_shapes]:
+        if shapes.get(name) != other_shapes.get(name):
+            return (
+                f"{name} is {shapes.get(name, 'missing')} in one and {other_shapes.get(name, 'missing')} in the other"
+            )
+    other.load_state_dict(net.state_dict())
+    for mode in ("evaluation", "training"):
+        predictions: list[Tensor] = []
+        for style in map(copy.deepcopy, (net, other)):
+            with torch.random.fork_rng(devices=()), torch.no_grad():
+                torch.default_generator.manual_seed(0)  # Dropout drops the same in both
+                predictions.append(style.train(mode == "training")(x))
+        first, second = predictions
+        if not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):  # roundings may differ
+            return f"with equal parameters they predict differently in {mode} mode"
+    return ""
+
+
+def _blueprint(path: str, pickle: bytes) -> Blueprint:
+    """Return what the network in a pickle is built from, without loading it.
+
+    Its first matrix must be the weights of a layer with n_hidden neurons, and its last one those of the layer that
+    predicts, as in stages/network.py. Raises UserError where it needs params that it does not store, and what reading
+    the pickle raises where there is no such network.
+    """
+    contents = described(pickle)
+    stored = {name.removeprefix("stored."): part for name, part in contents.items() if name.startswith("stored.")}
+    params = stored.pop("network", {})
+    columns = Columns(**stored) if stored else None
+    matrices = [shape for shape in contents.values() if isinstance(shape, tuple) and len(shape) == 2]
+    (n_hidden, n_feature), (n_output, _) = matrices[0], matrices[-1]
+    inferred = {"style": next(iter(network.STYLES)), "hidden": n_hidden, "standardize": False}
+    if unknown := sorted(Network.model_fields.keys() - inferred.keys() - params.keys()):
+        raise UserError(
+            f"{path}: does not store {', '.join(f'network.{name}' for name in unknown)}: use restore_net or "
+            "restore_params with these params, or train with `network.standardize: true`, which stores them, "
+            "by `dvc repro`"
+        )
+    inferred = {name: value for name, value in inferred.items() if name in Network.model_fields}
+    return Blueprint(Network.model_validate_json(json.dumps(inferred | params)), n_feature, n_output, columns)
+
+
+def _load(path: str, expected: Sequence[Loaded]) -> Loaded:
+    """Return what torch.save wrote to path, if it is like one of these objects except for the values of its tensors."""
+    fault = "does not hold the network of params.yaml and stages/network.py"
+    with files.reading(path, WHAT):
+        size, usual = Path(path).stat().st_size, max(len(saved(value)) for value in expected)
+        if size > READ_RATIO * usual:
+            raise UserError(f"{path}: {fault}: it has {size} bytes instead of {usual}: {RETRAIN}")
+        return restored(path, Path(path).read_bytes(), expected, fault, RETRAIN)

@@ -1,7 +1,7 @@
 """The network: two fully connected layers with a ReLU between them, written in both customary ways."""
 
 from collections import OrderedDict
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,10 @@ class Network(Section):
     style: Literal["module", "sequential"]
     hidden: Annotated[int, Field(gt=0, le=10**6)]
     standardize: bool = False
+
+    def not_in_tensors(self) -> dict[str, Any]:
+        """Return the params that the tensors of a network do not show, such as a dropout rate; the lesson has none."""
+        return self.model_dump(mode="json", exclude={"style", "hidden", "standardize"})
 
 
 class Net(nn.Module):
@@ -55,15 +59,21 @@ def predict(net: nn.Module, x: Tensor) -> Tensor:
         net.train(training)
 
 
+def width(net: nn.Module) -> int:
+    """Return how many values a point has on its way through the network: its features, and what each layer returns."""
+    shapes = [values.shape for values in net.parameters() if values.ndim > 1]  # of weights: (outputs, inputs)
+    return sum(shape[0] for shape in shapes) + (shapes[0][1] if shapes else 1)
+
+
 STYLES = {"module": Net, "sequential": sequential}
 
 
-def build(style: str, n_feature: int, n_hidden: int, n_output: int, seed: int) -> nn.Module:
-    """Return the network in a style of STYLES, on the CPU.
+def build(section: Network, n_feature: int, n_output: int, seed: int) -> nn.Module:
+    """Return the network that the section describes, on the CPU.
 
     Its layers draw their first weights as they do after `torch.manual_seed(seed)`: nn.Linear from
     U(-1/√fan_in, 1/√fan_in). torch's global generator is left as it was.
     """
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
-        return STYLES[style](n_feature, n_hidden, n_output)
+        return STYLES[section.style](n_feature, section.hidden, n_output)

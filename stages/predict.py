@@ -11,10 +11,11 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+from stages.runtime import files
+from stages.runtime.errors import UserError
 from stages.runtime.run import PORTABLE, main
-
-CHUNK_VALUES = 3 << 18  # of features and neurons, computed at a time
 
 
 def lines(model: str, table: str) -> Iterator[bytes]:
@@ -28,11 +29,11 @@ def lines(model: str, table: str) -> Iterator[bytes]:
     from pyarrow import csv as arrow_csv
 
     from stages import models, network
-    from stages.runtime.errors import UserError
+    from stages.runtime.chunks import rows_at_a_time
     from stages.tables.table import Table
 
     net, source, first = models.load(model), Table(table), 1
-    source.check(net.names.features)
+    source.require(net.names.features)
     header = io.StringIO()
     csv.writer(header, lineterminator="\n").writerow(net.names.targets)
     yield header.getvalue().encode()
@@ -41,7 +42,7 @@ def lines(model: str, table: str) -> Iterator[bytes]:
         len(values) for values in net.parameters() if values.ndim
     )  # at least; a point has as many values on its way
     for rows in source.rows(net.names, targets=False):
-        for x in torch.from_numpy(rows).split(max(1, CHUNK_VALUES // (rows.shape[1] + neurons))):
+        for x in torch.from_numpy(rows).split(rows_at_a_time(rows.shape[1] + neurons)):
             y = network.predict(net, x)
             if not y.isfinite().all():
                 row = first + int(y.isfinite().all(dim=1).int().argmin())
@@ -52,10 +53,43 @@ def lines(model: str, table: str) -> Iterator[bytes]:
             buffer = pa.BufferOutputStream()
             arrow_csv.write_csv(pa.table(list(y.T.numpy()), net.names.targets), buffer, without_header)
             yield buffer.getvalue()
+    if changed := files.changed():
+        raise UserError("\n".join(f"{path}: changed while it was read: predict again" for path in changed))
+
+
+def write(predicted: Iterator[bytes], path: str) -> None:
+    """Write to a file, whole or not at all; to a pipe or a device as soon as something is predicted.
+
+    A link stays: what is written is the file that it points to. Raises UserError if the system refuses.
+    """
+    target = os.path.realpath(path) if Path(path).is_symlink() else path
+    if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+        stream(predicted, path, path)
+        return
+    if target != path and Path(target).exists() and not Path(target).stat().st_mode & 0o222:
+        raise UserError(f"{path}: links to {target}, which is read-only, as in DVC's cache: delete the link")
+    with files.writing(target, then="predict again") as file:
+        file.writelines(predicted)
+
+
+def stream(predicted: Iterator[bytes], target: str | int, name: str) -> None:
+    """Write to what is there already, given by its path or descriptor, until its reader, such as `head`, wants no more.
+
+    Raises UserError, with this name, if the system refuses.
+    """
+    try:
+        with io.BufferedWriter(io.FileIO(target, "w", closefd=isinstance(target, str))) as file:
+            for some in predicted:
+                file.write(some)
+                file.flush()
+    except BrokenPipeError:
+        pass
+    except OSError as error:
+        raise UserError(f"{name}: cannot be written: {error.strerror}") from error
 
 
 def run() -> None:
-    """Read the command line, predict, and write to the file, whole or not at all, or to standard output."""
+    """Read the command line, predict, and write to the file or to standard output."""
     parser = argparse.ArgumentParser(
         prog="python -m stages.predict", description="Predict from a table with a saved network."
     )
@@ -63,26 +97,17 @@ def run() -> None:
     parser.add_argument("table", metavar="TABLE", help="a table with the columns that the network was trained on")
     parser.add_argument("-o", metavar="FILE", dest="output", help="where to write the predictions (default: stdout)")
     arguments = parser.parse_args()
-    from stages.runtime import files
-    from stages.runtime.errors import UserError
-
     predicted = lines(arguments.model, arguments.table)
-    if arguments.output:
-        for read in (arguments.model, arguments.table):
-            if os.path.realpath(arguments.output) == os.path.realpath(read):
-                raise UserError(f"{arguments.output}: must be another file than {read}, which it would replace")
-        with files.writing(arguments.output) as file:
-            file.writelines(predicted)
+    if not arguments.output:
+        stream(predicted, sys.stdout.fileno(), "standard output")
         return
-    for some in predicted:
-        try:
-            sys.stdout.buffer.write(some)
-            sys.stdout.flush()
-        except OSError as error:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more as it exits
-            if isinstance(error, BrokenPipeError):  # the reader, such as `head`, wants no more
-                return
-            raise UserError(f"standard output: cannot be written: {error.strerror}") from error
+    output = Path(os.path.realpath(arguments.output))
+    for read in (arguments.model, arguments.table):
+        if output == Path(os.path.realpath(read)):
+            raise UserError(f"{arguments.output}: must be another file than {read}, which it would replace")
+    if output.parent == Path(os.path.realpath(arguments.table)):
+        raise UserError(f"{arguments.output}: must not be in {arguments.table}, the folder that is read")
+    write(predicted, arguments.output)
 
 
 if __name__ == "__main__":

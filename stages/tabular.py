@@ -1,5 +1,7 @@
 """A network that takes and returns the columns of a table in their original units, and stores their names."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,12 @@ from stages.columns import Columns
 from stages.dataset import Dataset
 
 CHUNK_ROWS = 1 << 16  # converted to float64 at a time
+
+
+class Stored(Columns):
+    """What a Tabular stores as JSON: its columns and, if there are any, the params that its tensors do not show."""
+
+    network: dict[str, Any] | None = None
 
 
 class Tabular(nn.Module):
@@ -21,9 +29,10 @@ class Tabular(nn.Module):
     y_mean: Tensor  # float64 (n_output,), as is y_deviation
     y_deviation: Tensor
 
-    def __init__(self, net: nn.Module, columns: Columns) -> None:
+    def __init__(self, net: nn.Module, columns: Columns, not_in_tensors: dict[str, Any] | None = None) -> None:
         super().__init__()
-        self.columns = columns.model_dump_json()
+        stored = Stored(**columns.model_dump(), network=not_in_tensors or None)
+        self.columns = stored.model_dump_json(exclude_none=True)
         n_feature, n_output = len(columns.x_names()), len(columns.targets)
         self.register_buffer("x_mean", torch.zeros(n_feature, dtype=torch.float64))
         self.register_buffer("x_deviation", torch.ones(n_feature, dtype=torch.float64))
@@ -34,7 +43,7 @@ class Tabular(nn.Module):
     @property
     def names(self) -> Columns:
         """The names of the columns of x and y."""
-        return Columns.model_validate_json(self.columns)
+        return Columns(**Stored.model_validate_json(self.columns).model_dump(exclude={"network"}))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predictions, (n, n_output), for x, (n, n_feature), both in their original units."""
@@ -56,11 +65,11 @@ class Tabular(nn.Module):
                 chunk.copy_(standardized(chunk, mean, deviation))
 
     def get_extra_state(self) -> str:
-        """Return the columns, which a state dict carries as `_extra_state`."""
+        """Return the JSON text, which a state dict carries as `_extra_state`."""
         return self.columns
 
     def set_extra_state(self, state: str) -> None:
-        """Restore the columns from a state dict."""
+        """Restore the JSON text from a state dict."""
         self.columns = state
 
 

@@ -31,17 +31,18 @@ posix_errors = pytest.mark.skipif(os.name == "nt", reason="Windows has other wor
 def before_summary(output: str) -> str:
     """Return what a stage that ended well printed before the line that says what it did: nothing, if all is quiet."""
     *before, last = output.splitlines(keepends=True)
-    assert re.fullmatch(r"(generate|train|plot|evaluate): .* -> data/.* \([\d.]+ s\)\n", last)
+    assert re.fullmatch(r"(generate|train|plot|evaluate): .* -> data/.* \([\d.]+ (s|min|h)\b.*\)\n", last)
     return "".join(before)
 
 
 class Copy:
-    """A clone of the working tree, with the lesson's params and its own git history."""
+    """A copy of the working tree, with the lesson's params and its own git history."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        tracked = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, check=True, capture_output=True, text=True)
-        for name in filter(None, tracked.stdout.split("\0")):
+        command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]  # also what is not added yet
+        ours = subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True)
+        for name in filter(None, ours.stdout.split("\0")):
             if (PROJECT / name).exists():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 (path / name).write_bytes((PROJECT / name).read_bytes())

@@ -296,15 +296,3 @@ def test_a_missing_or_damaged_file_says_what_to_do(path: str) -> None:
     Path(path).write_bytes(Path(path).read_bytes()[:-100])
     with pytest.raises(UserError, match="is damaged: run `dvc repro`$"):
         dataset.read(path)
-
-
-@pytest.mark.parametrize(
-    ("n", "most", "expected"), [(1, 1000, [0]), (5, 1000, [0, 1, 2, 3, 4]), (5, 3, [0, 2, 4]), (9, 1, [0])]
-)
-def test_evenly_spread_rows(n: int, most: int, expected: list[int]) -> None:
-    assert dataset.evenly_spread(n, most).tolist() == expected
-
-
-def test_evenly_spread_rows_of_many_reach_both_ends() -> None:
-    rows: Tensor = dataset.evenly_spread(10**8, 1000)
-    assert (rows[0], rows[-1], len(rows.unique())) == (0, 10**8 - 1, 1000)

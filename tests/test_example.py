@@ -1,5 +1,11 @@
 """The example with a table: its params, and the way there and back; tests/test_readme.py runs it."""
 
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stages import history, models
 from stages.evaluate import stage as evaluate
 from stages.generate import stage as generate
 from stages.generate.own_table import OwnTable
@@ -8,7 +14,7 @@ from stages.plot import stage as plot
 from stages.runtime import params
 from stages.train import stage as train
 from stages.train.settings import Train
-from tests.conftest import PROJECT, Copy
+from tests.conftest import PROJECT, Copy, links
 
 EXAMPLE = PROJECT / "examples/auto-mpg"
 
@@ -46,3 +52,27 @@ def test_a_table_that_changes_runs_again_whether_dvc_tracks_it_or_not(done: Copy
     assert done.repro() == ["train", "plot", "evaluate"]
     done.run("dvc", "plots", "show")
     assert "least_squares" in done.run("dvc", "metrics", "diff")
+
+
+@links
+def test_the_example_runs_in_a_folder_with_spaces_and_chinese_letters(trained: Copy, tmp_path: Path) -> None:
+    copy = trained.twin(tmp_path / "房价 of 2024")
+    shorter = (EXAMPLE / "params.yaml").read_text(encoding="utf-8").replace("epochs: 2000 ", "epochs: 3 ")
+    (copy.path / "examples/auto-mpg/params.yaml").write_text(shorter, encoding="utf-8")
+    copy.link_environment()
+    said = copy.run("make", "example", LC_ALL="C")
+    assert '"least_squares"' in said
+    assert (copy.path / ".example/data/plots/learning/3.png").exists()
+    copy.run("python", "-m", "tools.report", LC_ALL="C")
+
+
+def test_the_last_picture_shows_the_network_that_was_saved(done: Copy) -> None:
+    shorter = (EXAMPLE / "params.yaml").read_text(encoding="utf-8").replace("epochs: 2000 ", "epochs: 300 ")
+    (done.path / "params.yaml").write_text(shorter, encoding="utf-8")
+    done.repro("plot")
+    snapshots = history.read_snapshots(str(done.path / "data/history.npz"))
+    losses = history.read_losses(str(done.path / "data/loss.csv"))
+    assert losses["validation_loss"].argmin() < 299  # the weights that were kept are not those of the last step
+    saved = models.load(str(done.path / "data/net.pkl"))
+    with torch.no_grad():
+        np.testing.assert_allclose(snapshots.predictions[-1], saved(torch.from_numpy(snapshots.x)), rtol=1e-5)

@@ -7,7 +7,7 @@ import time
 import psutil
 
 from tests.conftest import ENVIRONMENT, PROJECT, Copy
-from tests.markdown import commands, missing
+from tests.markdown import commands, difference
 
 PAGE = PROJECT / "docs/experiments.md"
 
@@ -19,8 +19,8 @@ def wait_for_the_queue(copy: Copy) -> None:
         time.sleep(2)
 
 
-def cut_off(copy: Copy, command: str) -> None:
-    """Start a command, and kill it and all that it started once it has told of its first run, as a power cut would."""
+def interrupt(copy: Copy, command: str) -> None:
+    """Start a sweep; when its first run has ended, kill all its processes, as a power failure would."""
     started = subprocess.Popen(
         command.split(), cwd=copy.path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -34,16 +34,16 @@ def cut_off(copy: Copy, command: str) -> None:
 def test_each_command_of_the_page_prints_what_the_page_shows(copy: Copy) -> None:
     try:
         for command in commands(PAGE):
-            swept = command.text.startswith("python -m tools.sweep")
-            if swept:
+            sweep = command.text.startswith("python -m tools.sweep")
+            if sweep:
                 before = copy.run("git", "status", "--porcelain"), copy.read("params.yaml"), copy.read("data/net.pkl")
-                cut_off(copy, command.text)
+                interrupt(copy, command.text)
             printed = copy.run("bash", "-c", command.text, COLUMNS="120")
-            told = missing(command, printed, any_order=swept)  # two runs at a time
-            assert not told, told
+            unlike_page = difference(command, printed, any_order=sweep)  # which runs two at a time
+            assert not unlike_page, unlike_page
             if "queue start" in command.text:
                 wait_for_the_queue(copy)
-            if swept:
+            if sweep:
                 assert 1 <= printed.count("(found)") < 4
                 after = copy.run("git", "status", "--porcelain"), copy.read("params.yaml"), copy.read("data/net.pkl")
                 assert before == after

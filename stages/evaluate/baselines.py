@@ -7,7 +7,7 @@ from torch import Tensor
 
 from stages.tabular import mean_and_deviation
 
-CHUNK_VALUES = 1 << 18  # of x and y, computed with at a time
+CHUNK_VALUES = 2**18  # of x and y, computed with at a time
 COLLINEAR = 1e-9  # singular values below this share of the largest count as 0: columns are linearly dependent
 Model = Callable[[Tensor], Tensor]  # x, float64 (n, n_feature), to predictions, float64 (n, n_output)
 

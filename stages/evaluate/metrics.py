@@ -7,7 +7,7 @@ from typing import NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
-CHUNK_VALUES = 1 << 18  # of y, averaged at a time
+CHUNK_VALUES = 2**18  # of y, averaged at a time
 
 
 class Metrics(TypedDict):

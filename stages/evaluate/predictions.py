@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,11 @@ from stages.runtime.errors import UserError
 
 Advance = Callable[[int], None]  # is called with how many more predictions have been made
 
+# Columns that DVC adds to the rows of a chart, in place of those that have the same name.
+DVC_COLUMNS = ("rev", "field", "filename", "step")
 
-def predict(net: nn.Module, x: Tensor, rows: int, advance: Advance | None = None) -> Iterator[Tensor]:
+
+def predict(net: nn.Module, x: Tensor, rows: int, advance: Advance) -> Iterator[Tensor]:
     """Yield the predictions for x, (n, n_feature), at most `rows` rows at a time: (rows, n_output).
 
     Raises UserError if they are not finite.
@@ -26,42 +29,63 @@ def predict(net: nn.Module, x: Tensor, rows: int, advance: Advance | None = None
             cure = "lower train.learning_rate, or look for extreme values in the data"
             raise UserError(f"data/net.pkl: must predict finite values, got nan or inf: {cure}")
         yield prediction
-        if advance:
-            advance(len(chunk))
+        advance(len(chunk))
 
 
-def largest_difference(net: nn.Module, twin: nn.Module, x: Tensor, rows: int, advance: Advance | None = None) -> float:
-    """Return the largest absolute difference between the predictions of both networks for x, (n, n_feature).
+def predict_alike(
+    net: nn.Module, twin: nn.Module, x: Tensor, rows: int, advance: Advance, differences: list[float]
+) -> Iterator[Tensor]:
+    """Yield the predictions of `net` as `predict` does, once those of the twin are known to be the same.
 
+    The largest absolute difference in each chunk is appended to `differences`.
     Raises UserError if they differ at all, even if only in the sign of a zero.
     """
-    difference = 0.0
-    for prediction, other in zip(*(predict(each, x, rows, advance) for each in (net, twin)), strict=True):
+    both = zip(predict(net, x, rows, advance), predict(twin, x, rows, advance), strict=True)
+    for prediction, other in both:
         if not torch.equal(prediction.view(torch.int32), other.view(torch.int32)):  # as bits: -0.0 == 0.0
             raise UserError("data/net.pkl and data/net_params.pkl predict differently: run `dvc repro --force train`")
-        difference = max(difference, (prediction - other).abs().max().item())
-    return difference
+        differences.append((prediction - other).abs().max().item())
+        yield prediction
+
+
+def keep_rows(predictions: Iterable[Tensor], rows: Tensor, kept: list[Tensor]) -> Iterator[Tensor]:
+    """Yield predictions, which come in chunks, and append to `kept` those of these rows, int64 (k,), ascending."""
+    first = 0
+    for chunk in predictions:
+        kept.append(chunk[rows[(rows >= first) & (rows < first + len(chunk))] - first])
+        first += len(chunk)
+        yield chunk
 
 
 def write_predictions(path: str, columns: Columns, x: Tensor, y: Tensor, prediction: Tensor) -> None:
-    """Write a CSV table with a row for each output of each point. x is (n, n_feature), the others are (n, n_output).
+    """Write a CSV table with a row for each target of each point. x is (n, n_feature), the others are (n, n_output).
 
-    The first columns are those of the chart, whatever the dataset: x, the horizontal axis, which is the feature if x
-    has one column and else the truth; y, the truth; net, the prediction; and output, the name of the target. The
-    features follow under their names.
+    If the only feature is x, as in the lesson, the columns are x; y, the truth; net, the prediction; and output, the
+    name of the target. Else they are target, true, predicted, and the features under their names.
     """
-    first = ["x", "y", "net", "output"]
-    others = {} if columns.x_names() == ["x"] else columns.slices()  # in the lesson x is the feature already
+    is_curve = columns.x_names() == ["x"]
+    first = ["x", "y", "net", "output"] if is_curve else ["target", "true", "predicted"]
+    features = {} if is_curve else columns.slices()
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*first, *(f"feature {name}" if name in first else name for name in others)])
+    table.writerow(_different([*first, *features], taken={*DVC_COLUMNS}))
     for point, truths, predicted in zip(x, y.tolist(), prediction.tolist(), strict=True):
-        features = [_value(point[place].tolist(), columns.categories.get(name)) for name, place in others.items()]
-        for truth, net, output in zip(truths, predicted, columns.targets, strict=True):
-            over = point.item() if len(point) == 1 else truth
-            table.writerow([_number(over), _number(truth), _number(net), output, *features])
+        values = [_value(point[place].tolist(), columns.categories.get(name)) for name, place in features.items()]
+        for target, true, net in zip(columns.targets, truths, predicted, strict=True):
+            numbers = [_number(true), _number(net)]
+            table.writerow([_number(point.item()), *numbers, target] if is_curve else [target, *numbers, *values])
     with files.writing(path) as file:
         file.write(text.getvalue().encode())
+
+
+def _different(names: list[str], taken: set[str]) -> list[str]:
+    """Return the names, with `feature ` before those that stand among them already, or are taken."""
+    different: list[str] = []
+    for name in names:
+        while name in taken.union(different):
+            name = f"feature {name}"
+        different.append(name)
+    return different
 
 
 def _value(x: list[float], categories: list[str] | None) -> str:

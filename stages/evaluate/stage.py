@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from stages import dataset
 from stages.dataset import Dataset
 from stages.evaluate.baselines import least_squares, mean_of, predictions
 from stages.evaluate.metrics import Errors, errors_of
-from stages.evaluate.predictions import largest_difference, predict, write_predictions
+from stages.evaluate.predictions import keep_rows, predict, predict_alike, write_predictions
 from stages.models import Blueprint, restore_net, restore_params
-from stages.network import Network
+from stages.network import Network, width
 from stages.runtime import files
+from stages.runtime.chunks import rows_at_a_time
 from stages.runtime.errors import UserError, counted
 from stages.runtime.params import StageParams
 from stages.runtime.progress import showing
-from stages.tabular import model_columns
+from stages.runtime.spread import evenly_spread
 
-CHUNK_VALUES = 3 << 18  # inputs, hidden and outputs, of the points predicted at a time: 3 MiB
 TABLE_ROWS = 1000  # of predictions.csv, at most, but at least one point
 
 
@@ -36,20 +37,22 @@ def yardsticks(train: Dataset, test: Dataset, measured: Errors) -> dict[str, Any
     """Return the metrics to compare the errors measured at the test points with.
 
     If it is known, that is the noise floor, which no model can beat. If not, it is the metrics of two models without a
-    network, which should be easy to beat, fitted to the training points; and the network's for each target.
+    network, which should be easy to beat, fitted to the training points; and if there are several targets, all of these
+    metrics and the network's for each target.
     """
     if test.noise_variance is not None:
         return {
             "noise_floor": test.noise_variance,
             "test_mse_over_noise_floor": test.over_noise_floor(measured.overall()["mse"]),
         }
-    targets = train.names.targets
     models = {"mean": mean_of(train.y), "least_squares": least_squares(train.x, train.y)}
     errors = {name: errors_of(predictions(model, test.x), test.y) for name, model in models.items()}
-    return {
-        "targets": measured.by_target(targets),
-        "baselines": {name: {**each.overall(), "targets": each.by_target(targets)} for name, each in errors.items()},
-    }
+    metrics: dict[str, Any] = {"baselines": {name: model_errors.overall() for name, model_errors in errors.items()}}
+    targets = train.names.targets
+    if len(targets) > 1:
+        by_model = {name: some.by_target(targets) for name, some in {"network": measured, **errors}.items()}
+        metrics["targets"] = {target: {name: by_model[name][target] for name in by_model} for target in targets}
+    return metrics
 
 
 def summary(metrics: dict[str, Any]) -> str:
@@ -63,10 +66,10 @@ def summary(metrics: dict[str, Any]) -> str:
 
 def check_columns(train: Dataset, test: Dataset) -> None:
     """Raise UserError if the test points have other columns, or another number of them, than the training points."""
-    (n_feature, n_output), found = [(points.x.shape[1], points.y.shape[1]) for points in (train, test)]
-    if found != (n_feature, n_output):
+    n_feature, n_output = train.x.shape[1], train.y.shape[1]
+    if test.x.shape[1] != n_feature or test.y.shape[1] != n_output:
         wanted = f"{counted(n_feature, 'feature')} and {counted(n_output, 'output')}, like data/train.pt"
-        raise UserError(f"data/test.pt: must have {wanted}, got {found[0]} and {found[1]}")
+        raise UserError(f"data/test.pt: must have {wanted}, got {test.x.shape[1]} and {test.y.shape[1]}")
     if test.columns != train.columns:
         raise UserError("data/test.pt: must have the same columns as data/train.pt, in the same order")
 
@@ -75,28 +78,29 @@ def run(params: Params) -> str:
     """Read the points and models, compare and measure, write metrics and predictions; return the test error."""
     train, test = dataset.read("data/train.pt"), dataset.read("data/test.pt")
     check_columns(train, test)
-    sizes = train.x.shape[1], params.network.hidden, train.y.shape[1]
-    blueprint = Blueprint(*sizes, model_columns(train, params.network.standardize))
+    blueprint = Blueprint.of(train, params.network)
     net = restore_net("data/net.pkl", blueprint)
-    twin = restore_params("data/net_params.pkl", params.network.style, blueprint)
+    twin = restore_params("data/net_params.pkl", blueprint)
 
-    rows = max(1, CHUNK_VALUES // sum(sizes))
-    with showing(3 * len(test.x) + len(train.x), "prediction") as advance:
-        difference = largest_difference(net, twin, test.x, rows, advance)
-        measured = errors_of(predict(net, test.x, rows, advance), test.y)
+    rows = rows_at_a_time(width(net))
+    in_table = torch.tensor(evenly_spread(len(test.x), max(1, TABLE_ROWS // test.y.shape[1])))
+    table_predictions: list[Tensor] = []
+    differences: list[float] = []
+    with showing(2 * len(test.x) + len(train.x), "prediction") as advance:
+        test_predictions = predict_alike(net, twin, test.x, rows, advance, differences)
+        measured = errors_of(keep_rows(test_predictions, in_table, table_predictions), test.y)
         train_mse = errors_of(predict(net, train.x, rows, advance), train.y).overall()["mse"]
     metrics = {
         "train_mse": train_mse,
         **{f"test_{name}": value for name, value in measured.overall().items()},
         **yardsticks(train, test, measured),
-        "max_abs_difference": difference,
+        "max_abs_difference": max(differences),
         "net_bytes": Path("data/net.pkl").stat().st_size,
         "net_params_bytes": Path("data/net_params.pkl").stat().st_size,
     }
     with files.writing("data/metrics.json") as file:
         file.write((json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode())
 
-    shown = dataset.evenly_spread(len(test.x), max(1, TABLE_ROWS // test.y.shape[1]))
-    prediction = torch.cat(list(predict(net, test.x[shown], rows)))
-    write_predictions("data/predictions.csv", test.names, test.x[shown], test.y[shown], prediction)
+    prediction = torch.cat(table_predictions)
+    write_predictions("data/predictions.csv", test.names, test.x[in_table], test.y[in_table], prediction)
     return f"{summary(metrics)} -> data/metrics.json, data/predictions.csv"

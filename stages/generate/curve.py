@@ -6,7 +6,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
-from stages.runtime.params import Exact, Points, Section
+from stages.runtime.params import Exact, PointCount, Section
 
 Coordinate = Annotated[float, Field(ge=-1e18, le=1e18), Exact]  # x² stays finite in float32
 
@@ -15,8 +15,8 @@ class Curve(Section):
     """The section `generate` of params.yaml, for the curve of the lesson."""
 
     source: Literal["curve"]
-    points: Points
-    test_points: Points
+    points: PointCount
+    test_points: PointCount
     low: Coordinate
     high: Coordinate
     noise: Annotated[float, Field(ge=0, le=1e36), Exact]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
 import numpy as np
@@ -13,6 +13,16 @@ from stages.dataset import Dataset
 from stages.generate import split
 from stages.runtime.errors import UserError, short
 from stages.runtime.params import Exact, Section, must_be
+from stages.tables.names import normal_name
+
+
+def refuse_linked_folders(path: str) -> None:
+    """Raise UserError if a path leads through a link to a folder below data/raw: DVC does not follow such links."""
+    places = [PurePosixPath(path), *PurePosixPath(path).parents]
+    for place in (Path(place) for place in places if PurePosixPath("data/raw") in place.parents):
+        if place.is_symlink() and place.is_dir():
+            advice = "move the folder itself there, or link its files"
+            raise UserError(f"{place.as_posix()}: is a link to a folder, where DVC notices no changes: {advice}")
 
 
 def _below_raw(path: str) -> str:
@@ -33,7 +43,7 @@ def _listed(target: str | list[str]) -> list[str]:
 
 
 TablePath = Annotated[str, AfterValidator(_below_raw)]
-Name = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]  # as in the header of a table
+Name = Annotated[str, AfterValidator(normal_name), StringConstraints(min_length=1)]
 Names = Annotated[list[Name], AfterValidator(_different)]
 SomeNames = Annotated[Names, Field(min_length=1)]
 
@@ -97,19 +107,25 @@ def points_of_table(settings: OwnTable, advance: Callable[[int], None]) -> tuple
     """
     from stages.tables.table import Table  # late: pyarrow takes a moment to import, which the curve does not need
 
+    for path in filter(None, (settings.path, settings.test_path)):
+        refuse_linked_folders(path)
     table, targets = Table(settings.path, advance), settings.targets
     features = settings.features or [name for name in table.names if name not in targets]
-    table.check([*features, *targets, *settings.categories])
+    table.require([*features, *targets, *settings.categories])
     if not features:
         raise UserError(f"{settings.path}: has no columns other than the target")
     columns = Columns(features=features, targets=targets, categories=table.values(settings.categories))
     pieces = list(split.in_pieces(table.rows(columns, check_rounding=True)))
     n = sum(map(len, pieces))
     if settings.test_path is not None:
-        pieces += split.in_pieces(Table(settings.test_path, advance).rows(columns))
+        test_table = Table(settings.test_path, advance)
+        if test_table.digests() <= table.digests():
+            what = f"generate.test_path must be another table than generate.path, {settings.path}"
+            raise UserError(f"{settings.test_path}: {what}: both hold the same rows")
+        pieces += split.in_pieces(test_table.rows(columns))
         return split.train_and_test(pieces, np.arange(sum(map(len, pieces))) >= n, columns)
     assert settings.test_fraction and settings.seed is not None  # as the schema demands
     is_test = split.choose_test_rows(settings.path, n, settings.test_fraction, settings.seed)
     train, test = split.train_and_test(pieces, is_test, columns)
-    split.check_categories(settings.path, train, test, is_test)
+    split.refuse_untrained_values(settings.path, train, test, is_test)
     return train, test

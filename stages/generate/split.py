@@ -17,7 +17,7 @@ def in_pieces(batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     waiting: list[np.ndarray] = []
     for rows in batches:
         waiting.append(rows)
-        if sum(each.nbytes for each in waiting) >= PIECE_BYTES:
+        if sum(rows.nbytes for rows in waiting) >= PIECE_BYTES:
             yield np.concatenate(waiting)
             waiting.clear()
     if waiting:
@@ -44,29 +44,44 @@ def train_and_test(pieces: list[np.ndarray], is_test: np.ndarray, columns: Colum
     The pieces, float32 (k, n_feature + n_output), are removed from the list one by one, so that their memory is freed
     while the points are filled in.
     """
-    widths = len(columns.x_names()), len(columns.targets)
-    sizes = {part: int((is_test == part).sum()) for part in (False, True)}
-    parts = {part: [np.empty((size, width), np.float32) for width in widths] for part, size in sizes.items()}
-    done, starts = 0, {False: 0, True: 0}
+    n_feature, n_output = len(columns.x_names()), len(columns.targets)
+    tests = int(is_test.sum())
+    train, test = (_Points(n, n_feature, n_output) for n in (len(is_test) - tests, tests))
+    first = 0
     while pieces:
         piece = pieces.pop(0)
-        for part, (x, y) in parts.items():
-            rows = piece[is_test[done : done + len(piece)] == part]
-            place = slice(starts[part], starts[part] + len(rows))
-            x[place], y[place] = np.split(rows, widths[:1], axis=1)
-            starts[part] += len(rows)
-        done += len(piece)
-    train, test = (Dataset(torch.from_numpy(x), torch.from_numpy(y), columns=columns) for x, y in parts.values())
-    return train, test
+        in_test = is_test[first : first + len(piece)]
+        train.append(piece[~in_test])
+        test.append(piece[in_test])
+        first += len(piece)
+    return train.dataset(columns), test.dataset(columns)
 
 
-def check_categories(path: str, train: Dataset, test: Dataset, is_test: np.ndarray) -> None:
+class _Points:
+    """Points that are filled in a piece at a time: x, (n, n_feature), and y, (n, n_output)."""
+
+    def __init__(self, n: int, n_feature: int, n_output: int) -> None:
+        self.x, self.y = np.empty((n, n_feature), np.float32), np.empty((n, n_output), np.float32)
+        self.filled = 0
+
+    def append(self, rows: np.ndarray) -> None:
+        """Fill in more rows, (k, n_feature + n_output)."""
+        place = slice(self.filled, self.filled + len(rows))
+        self.x[place], self.y[place] = np.split(rows, [self.x.shape[1]], axis=1)
+        self.filled += len(rows)
+
+    def dataset(self, columns: Columns) -> Dataset:
+        """Return the points, whose memory it shares."""
+        return Dataset(torch.from_numpy(self.x), torch.from_numpy(self.y), columns=columns)
+
+
+def refuse_untrained_values(path: str, train: Dataset, test: Dataset, is_test: np.ndarray) -> None:
     """Raise UserError with a line for each value of a category that occurs only in test rows."""
-    numbers, lines = np.flatnonzero(is_test) + 1, []
+    test_rows, lines = np.flatnonzero(is_test) + 1, []
     for name, place in train.names.slices().items():
         for index, value in enumerate(train.names.categories.get(name, []), place.start):
             if not train.x[:, index].any():
-                rows = numbers[test.x[:, index] == 1].tolist()
+                rows = test_rows[test.x[:, index].numpy() == 1].tolist()
                 only = f"{short(value)} occurs only among the test rows, {in_rows(len(rows), rows)}"
                 advice = "remove such rows, or choose another generate.seed"
                 lines.append(f"{path}: column {printable(name)}: {only}: {advice}")

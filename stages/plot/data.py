@@ -7,13 +7,8 @@ import numpy as np
 from PIL import Image
 
 from stages.columns import Columns
-from stages.plot.defaults import matplotlib_defaults
-from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, short_label, title_of
-
-with matplotlib_defaults():
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.ticker import MaxNLocator
+from stages.plot.defaults import Axes, FigureCanvasAgg, MaxNLocator
+from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, opacity, short_label, title_of
 
 
 def draw_data(x: np.ndarray, y: np.ndarray, columns: Columns, dpi: int) -> Image.Image:
@@ -35,7 +30,7 @@ def data_panels(x: np.ndarray, y: np.ndarray, columns: Columns, dpi: int) -> tup
             shown = shown.argmax(axis=1)  # (m,)
             name_ticks(panel, columns.categories[feature])
         marker = "o" if len(panels) == 1 else "."
-        panel.plot(shown, y[:, columns.targets.index(target)], marker, color="C0")
+        panel.plot(shown, y[:, columns.targets.index(target)], marker, color="C0", alpha=opacity(len(x)))
     draw(canvas)
     return canvas, panels
 

@@ -1,4 +1,7 @@
-"""Load matplotlib with its own settings and font, so that the pictures do not depend on those of the user."""
+"""matplotlib, loaded with its own settings and font, so that the pictures do not depend on those of the user.
+
+Whatever draws imports the parts of matplotlib from here.
+"""
 
 import json
 import os
@@ -37,10 +40,10 @@ FONTS = {
 
 @contextmanager
 def matplotlib_defaults() -> Iterator[None]:
-    """Hide the user's settings and fonts from the parts of matplotlib that the block imports.
+    """Hide the user's settings and fonts from matplotlib, which looks for them once, when it is imported.
 
-    matplotlib looks for them once, when it is imported: in the environment, the working folder and a folder in the
-    user's home. In the block a temporary folder replaces both folders.
+    It looks in the environment, the working folder and a folder in the user's home. In the block a temporary folder
+    replaces both folders.
     Raises UserError if no temporary folder can be made.
     """
     for name in SETTINGS:
@@ -61,3 +64,42 @@ def matplotlib_defaults() -> Iterator[None]:
         finally:
             os.chdir(here)
             del os.environ["MPLCONFIGDIR"]
+
+
+with matplotlib_defaults():
+    from matplotlib import rc_context, rcParams
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import (
+        FontEntry,
+        FontProperties,
+        findfont,
+        findSystemFonts,
+        fontManager,
+        get_font,
+        ttfFontProperty,
+    )
+    from matplotlib.ft2font import FT2Font
+    from matplotlib.patheffects import withStroke
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+__all__ = [
+    "Axes",
+    "FT2Font",
+    "Figure",
+    "FigureCanvasAgg",
+    "FontEntry",
+    "FontProperties",
+    "LogLocator",
+    "MaxNLocator",
+    "NullLocator",
+    "findSystemFonts",
+    "findfont",
+    "fontManager",
+    "get_font",
+    "rcParams",
+    "rc_context",
+    "ttfFontProperty",
+    "withStroke",
+]

@@ -1,45 +1,49 @@
 """Figures: one panel, or a grid of small ones, labelled with names as they stand in the header of a table."""
 
 import math
+import unicodedata
 from collections.abc import Sequence
-from functools import cache
+from itertools import accumulate
 
 import numpy as np
 from PIL import Image
 
-from stages.plot.defaults import matplotlib_defaults
-
-with matplotlib_defaults():
-    from matplotlib import rcParams
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.font_manager import findfont, get_font
+from stages.plot.defaults import Axes, Figure, FigureCanvasAgg, rcParams
+from stages.plot.fonts import drawn
 
 MAX_PANELS = 12
 rcParams["text.parse_math"] = False  # a $ in a name is a $
 
 
-def title_of(title: str, found: int, what: str) -> str:
-    """Return the title; if more than MAX_PANELS were found, say how many are shown: `…: first 12 of 30 targets`."""
-    return title if found <= MAX_PANELS else f"{title}: first {MAX_PANELS} of {found} {what}"
+def title_of(title: str, panels: int, what: str) -> str:
+    """Return the title; with more than MAX_PANELS panels, say how many are shown: `…: first 12 of 30 targets`."""
+    return title if panels <= MAX_PANELS else f"{title}: first {MAX_PANELS} of {panels} {what}"
 
 
 def short_label(name: str, longest: int) -> str:
-    """Return the name on one line of at most `longest` characters, its middle cut, those the font lacks escaped."""
-    escaped = (
-        character if ord(character) in font_characters() else character.encode("unicode_escape").decode()
-        for character in " ".join(name.split())
-    )
-    line = "".join(escaped)
+    """Return the name on one line, its middle cut if it is wider than `longest` Latin characters.
+
+    Chinese, Japanese and Korean characters count twice; □ stands for what no font has.
+    """
+    line = "".join(character if drawn(character) else "□" for character in " ".join(name.split()))
+    if sum(map(_width, line)) <= longest:
+        return line
     half = longest // 2
-    return line if len(line) <= longest else f"{line[: half - 1]}…{line[-half:]}"
+    return f"{_start(line, half - 1)}…{_start(line[::-1], half)[::-1]}"
 
 
-@cache
-def font_characters() -> frozenset[int]:
-    """Return the code points that the font of the pictures has."""
-    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+def _start(line: str, longest: int) -> str:
+    """Return as many of the first characters of a line as are not wider than `longest`."""
+    return line[: sum(width <= longest for width in accumulate(map(_width, line)))]
+
+
+def _width(character: str) -> int:
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def opacity(points: int) -> float:
+    """Return how opaque to draw each of so many points, that a crowd shows where it is dense."""
+    return min(1.0, 400 / points)
 
 
 def new_panels(

@@ -10,12 +10,8 @@ from PIL import Image
 
 from stages.columns import Columns
 from stages.history import Snapshots
-from stages.plot.defaults import matplotlib_defaults
-from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, title_of
-
-with matplotlib_defaults():
-    from matplotlib.axes import Axes
-    from matplotlib.patheffects import withStroke
+from stages.plot.defaults import Axes, withStroke
+from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, opacity, title_of
 
 HALO = withStroke(linewidth=3, foreground="white")  # keeps red text readable over blue points
 
@@ -24,8 +20,8 @@ def draw_learning(snapshots: Snapshots, columns: Columns, dpi: int) -> Iterator[
     """Yield a picture of each snapshot, in the colours of `palette`: a panel for each target, and the loss.
 
     If x has one column, a panel shows the points, and the prediction as a red line. If it has more, a panel shows the
-    predictions as red points over the true values; the blue diagonal is where both are equal.
-    The axes and what is blue are drawn once and restored for each picture; only predictions and loss are redrawn.
+    predictions as red points over the true values, and on top of them the blue diagonal, where both are equal.
+    What lies below the predictions is drawn once and restored for each picture.
     """
     is_curve = snapshots.x.shape[1] == 1
     targets = columns.targets[:MAX_PANELS]
@@ -41,20 +37,27 @@ def draw_learning(snapshots: Snapshots, columns: Columns, dpi: int) -> Iterator[
         x = snapshots.x[:, 0] if is_curve else y
         order = np.argsort(x, kind="stable")
         x, y, predictions = x[order], y[order], predictions[:, order]  # (m,), (m,), (k, m)
-        panel.plot(x, y, dot if is_curve else ".-", color="C0")
+        dense = opacity(len(x))
+        if is_curve:
+            (truth,) = panel.plot(x, y, dot, color="C0", alpha=dense)
+        else:
+            (truth,) = panel.plot(x, y, "-", color="C0", animated=True)
         panel.set(xlim=panel.get_xlim(), ylim=y_limits(y, predictions))
-        style = "-" if is_curve and len(x) > 1 else "."
-        (line,) = panel.plot(x, predictions[0], style, color="red", linewidth=width, animated=True)
-        lines.append((line, predictions))
+        (line,) = panel.plot(x, predictions[0], color="red", linewidth=width, animated=True)
+        if not is_curve or len(x) == 1:
+            line.set(linestyle="", marker=".", alpha=dense)
+        lines.append((line, predictions, truth))
     place = label_place(panels[0], is_curve) if len(panels) == 1 else {"x": 0.98, "y": 0.98, "ha": "right", "va": "top"}
     label = canvas.figure.text(**place, s="", color="red", size=20, path_effects=[HALO], animated=True)
     draw(canvas)
     background = canvas.copy_from_bbox(canvas.figure.bbox)
     for index, loss in enumerate(snapshots.losses):
         canvas.restore_region(background)
-        for panel, (line, predictions) in zip(panels, lines, strict=True):
+        for panel, (line, predictions, truth) in zip(panels, lines, strict=True):
             line.set_ydata(predictions[index])
             panel.draw_artist(line)
+            if not is_curve:
+                panel.draw_artist(truth)
         label.set_text(f"Loss={loss:.4f}" if loss < 1e6 else f"Loss={loss:.4e}")
         panels[-1].draw_artist(label)
         yield image_of(canvas).quantize(palette=palette(), dither=Image.Dither.NONE)

@@ -5,14 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from stages.plot.defaults import matplotlib_defaults
+from stages.plot.defaults import Axes, Figure, FigureCanvasAgg, LogLocator, MaxNLocator
 from stages.plot.figure import image_of
-
-with matplotlib_defaults():
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator, MaxNLocator
 
 
 def draw_losses(table: Mapping[str, np.ndarray], dpi: int) -> Image.Image:

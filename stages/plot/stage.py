@@ -4,22 +4,23 @@ data/history.npz, data/loss.csv → data/plots/: data.png, learning/0.png, 10.pn
 and loss.png. Imports no torch.
 """
 
-from itertools import compress
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
 from stages import history
 from stages.columns import unnamed
 from stages.plot.data import draw_data
+from stages.plot.fonts import fonts_for
 from stages.plot.learning import draw_learning
 from stages.plot.losses import draw_losses
 from stages.plot.pictures import write_animation, write_each, write_picture
-from stages.runtime.errors import UserError, counted
+from stages.runtime.errors import UserError, counted, printable
 from stages.runtime.params import Exact, Section, StageParams
 from stages.runtime.progress import showing
+from stages.runtime.spread import evenly_spread
 
 GIF_HUNDREDTHS = 65535  # the longest that a GIF can show a frame, in hundredths of a second
 
@@ -48,11 +49,13 @@ class Params(StageParams):
     plot: Plot
 
 
-def evenly_spread_mask(n: int, at_most: int) -> np.ndarray:
-    """Return a mask, bool (n,), of at most `at_most` evenly spread rows, the first and the last among them."""
-    taken = np.zeros(n, dtype=bool)
-    taken[np.linspace(0, n - 1, at_most).astype(int)] = True
-    return taken
+def boxes(characters: str) -> str:
+    """Say which characters of the names are drawn as boxes, since no font has them; nothing if there are none."""
+    if not characters:
+        return ""
+    shown = printable(characters[:10]) + ("…" if len(characters) > 10 else "")
+    cure = "install one that has, e.g. the package fonts-noto-cjk, then run `dvc repro --single-item --force plot`"
+    return f", with □ for {shown}, which no font on this machine has: {cure}"
 
 
 def remove_others(path: Path, kept: set[Path]) -> None:
@@ -80,13 +83,15 @@ def run(params: Params) -> str:
     if epochs != snapshots.epochs[-1]:
         raise UserError(f"data/loss.csv: must have {snapshots.epochs[-1]} epochs, got {epochs}: run `dvc repro`")
 
-    write_picture("data/plots/data.png", draw_data(snapshots.x, snapshots.y, columns, settings.dpi))
-    write_picture("data/plots/loss.png", draw_losses(losses, settings.dpi))
     learning = [f"data/plots/learning/{epoch}.png" for epoch in snapshots.epochs]
-    with showing(len(learning), "picture") as advance:
+    names = chain(columns.features, columns.targets, *columns.categories.values())
+    with fonts_for(names) as without_font, showing(len(learning), "picture") as advance:
+        write_picture("data/plots/data.png", draw_data(snapshots.x, snapshots.y, columns, settings.dpi))
+        write_picture("data/plots/loss.png", draw_losses(losses, settings.dpi))
         frames = write_each(learning, draw_learning(snapshots, columns, settings.dpi), advance)
-        animated = compress(frames, evenly_spread_mask(len(learning), settings.max_frames))
+        shown = set(evenly_spread(len(learning), settings.max_frames))
+        animated = (frame for index, frame in enumerate(frames) if index in shown)
         write_animation("data/plots/learning.gif", animated, settings.frame_seconds)
     written = ["data/plots/data.png", "data/plots/loss.png", "data/plots/learning.gif", *learning]
     remove_others(Path("data/plots"), {path for name in written for path in (Path(name), Path(name).parent)})
-    return f"{counted(len(written), 'picture')} -> data/plots"
+    return f"{counted(len(written), 'picture')}{boxes(without_font)} -> data/plots"

@@ -1,6 +1,6 @@
 """Read and write files: whatever goes wrong becomes a one-line message, and no half-written file is left behind.
 
-Files that are read are watched: `changed` says which of them are not what they were, as a stage asks at its end.
+Files that are read are watched: `changed` returns those that are no longer as they were read.
 """
 
 import errno
@@ -33,11 +33,11 @@ class _File(io.BufferedWriter):
 
 
 @contextmanager
-def writing(path: str, *, durable: bool = False) -> Iterator[BinaryIO]:
+def writing(path: str, *, durable: bool = False, then: str = "run `dvc repro`") -> Iterator[BinaryIO]:
     """Yield a file to write to, which is renamed to `path` when the block ends and deleted if the block fails.
 
     Until then it has a name that no other writer uses. Its folder is created if missing. A durable file is on the disk
-    once the block has ended, even if the machine crashes right after.
+    once the block has ended, even if the machine crashes right after. `then` says what to do once a failure is fixed.
     Raises UserError if the system refuses: no space, no permission, a folder with that name.
     """
     part = Path(f"{path}.{secrets.token_hex(4)}.part")
@@ -54,7 +54,7 @@ def writing(path: str, *, durable: bool = False) -> Iterator[BinaryIO]:
         failure = error if isinstance(error, OSError) else file and file.failure
         if not failure:
             raise
-        raise UserError(f"{path}: cannot be written: {failure.strerror}: fix this, then run `dvc repro`") from error
+        raise UserError(f"{path}: cannot be written: {failure.strerror}: fix this, then {then}") from error
     finally:
         with suppress(OSError):  # already renamed, or never created
             part.unlink()
@@ -97,11 +97,7 @@ def watch(*paths: str) -> None:
 
 def changed() -> list[str]:
     """Return the paths of the watched files whose bytes are not what they were; those of `reading` are watched."""
-    return [
-        path
-        for path, (identity, content) in _watched.items()
-        if _identity(path) != identity and (not _identity(path) or digest(path) != content)
-    ]
+    return [path for path, (identity, content) in _watched.items() if _differs(path, identity, content)]
 
 
 def digest_when_read(path: str) -> str:
@@ -110,10 +106,15 @@ def digest_when_read(path: str) -> str:
 
 
 def digest(path: str) -> str:
-    """Return a digest of a file's bytes, or of the names in a folder. Raises OSError where it cannot be read."""
+    """Return a digest of a file's bytes, or of the names in a folder that are not hidden.
+
+    Raises OSError where it cannot be read, or is neither.
+    """
+    regular(path)
     hashed = hashlib.blake2b()
     if Path(path).is_dir():
-        hashed.update(repr(sorted(each.name for each in Path(path).iterdir())).encode())
+        names = sorted(entry.name for entry in Path(path).iterdir() if not entry.name.startswith("."))
+        hashed.update(repr(names).encode())
         return hashed.hexdigest()
     with Path(path).open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -121,9 +122,13 @@ def digest(path: str) -> str:
     return hashed.hexdigest()
 
 
-def _identity(path: str) -> tuple[int, ...]:
+def _differs(path: str, identity: tuple[int, ...], content: str) -> bool:
     try:
-        found = Path(path).stat()
-    except OSError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+        return _identity(path) != identity and digest(path) != content
+    except OSError:  # it was deleted, or can no longer be read
+        return True
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    status = Path(path).stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -25,7 +25,7 @@ MAX_CHARACTERS = 50_000  # in a file; the parser takes about a second for this m
 MAX_LEVELS = 10  # of nested collections
 SECTIONS = {"kernels", "generate", "network", "train", "plot"}  # of params.yaml, those of all stages
 
-Points = Annotated[int, Field(gt=0, le=10**12)]  # × 4 bytes × the most neurons is below 2^63 bytes
+PointCount = Annotated[int, Field(gt=0, le=10**12)]  # × 4 bytes × the most neurons is below 2^63 bytes
 
 
 def _exact(value: Any) -> Any:
@@ -55,10 +55,16 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _kernels_of_old(value: Any) -> Any:
+    if value == "compiled":
+        raise ValueError("must be 'portable' or 'native' (for compiled steps, set train.steps to compiled)")
+    return value
+
+
 class StageParams(Section):
     """What every stage reads; each stage adds its own sections."""
 
-    kernels: Literal["portable", "native", "compiled"]
+    kernels: Annotated[Literal["portable", "native"], BeforeValidator(_kernels_of_old)]
 
     def __init_subclass__(cls, **options: Any) -> None:
         if cls.__module__ == "__main__":  # python -m stages.train.stage, which would otherwise do nothing, silently

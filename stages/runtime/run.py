@@ -44,7 +44,7 @@ def run(stage: str) -> None:
     from stages.runtime import params  # late, so that a Python without the project's packages is told in one line
 
     document = params.load("params.yaml")
-    if document.get("kernels") not in ("native", "compiled"):
+    if document.get("kernels") != "native":
         os.environ.update(PORTABLE)
     for name in [name for name in os.environ if name.startswith("TQDM_")]:  # the user's settings for progress bars
         del os.environ[name]

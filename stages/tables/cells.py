@@ -1,5 +1,6 @@
 """Convert the columns of a table to numbers or category codes, and report the cells that cannot be converted."""
 
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,10 +38,10 @@ class Faults:
     def __init__(self, path: str) -> None:
         self.path = path
         self.lines: list[str] = []  # about whole columns
-        self.found: dict[tuple[str, str], _Fault] = {}  # about cells, by column and problem
+        self.of_cells: dict[tuple[str, str], _Fault] = {}  # by column and problem
 
     def __bool__(self) -> bool:
-        return bool(self.lines or self.found)
+        return bool(self.lines or self.of_cells)
 
     def add(self, name: str, column: pa.Array, problems: Problems, first: int) -> None:
         """Note the problems of a column, or of a part of it; `first` is the number of its first row."""
@@ -48,14 +49,14 @@ class Faults:
             if len(rows):
                 named = problem in ADVICE and problem != "missing"
                 example = f", such as {short(column[int(rows[0])].as_py())}" if named else ""
-                fault = self.found.setdefault((name, problem), _Fault(0, [], example))
+                fault = self.of_cells.setdefault((name, problem), _Fault(0, [], example))
                 fault.count += len(rows)
                 fault.rows = [*fault.rows, *(first + rows[:SHOWN_ROWS]).tolist()][:SHOWN_ROWS]
 
-    def check(self) -> None:
+    def raise_any(self) -> None:
         """Raise UserError with a line for each column and problem, if there are any."""
         lines = list(self.lines)
-        for (name, problem), fault in self.found.items():
+        for (name, problem), fault in self.of_cells.items():
             are = f"{counted(fault.count, 'value')} {'is' if fault.count == 1 else 'are'} {problem}{fault.example}"
             advice = ADVICE.get(problem, OTHER_TYPES)
             lines.append(f"column {printable(name)}: {are}, {in_rows(fault.count, fault.rows)}: {advice}")
@@ -72,7 +73,8 @@ def numbers(column: pa.Array) -> tuple[np.ndarray, Problems]:
     types = pa.types
     if types.is_temporal(column.type) or types.is_binary(column.type):
         return np.full(len(column), np.nan), _of_another_type(column)
-    if not any(check(column.type) for check in (types.is_integer, types.is_floating, types.is_boolean, types.is_null)):
+    kinds = (types.is_integer, types.is_floating, types.is_boolean, types.is_null)
+    if not any(is_kind(column.type) for is_kind in kinds):
         return _numbers_in_text(column)
     values = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     return values, {"missing": np.isnan(values), "infinite": np.isinf(values)}
@@ -88,9 +90,13 @@ def narrowed(values: np.ndarray) -> tuple[np.ndarray, Problems]:
 
 
 def text(column: pa.Array) -> tuple[pa.Array, Problems]:
-    """Return a column as text without the whitespace around it, null where it is missing, and its problems."""
+    """Return a column as text without the whitespace around it, null where it is missing, and its problems.
+
+    Equal values have the same text: whole numbers are written as integers, whatever their type, and letters with
+    accents as single characters (NFC).
+    """
     try:
-        cells = pc.utf8_trim_whitespace(pc.cast(column, pa.string()))
+        cells = _normal(pc.utf8_trim_whitespace(_as_text(column)))
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # binary data, for one, is no text
         return pa.nulls(len(column), pa.string()), _of_another_type(column)
     cells = pc.if_else(pc.is_in(cells, MISSING), None, cells)
@@ -100,9 +106,9 @@ def text(column: pa.Array) -> tuple[pa.Array, Problems]:
 def codes(column: pa.Array, values: list[str]) -> tuple[np.ndarray, Problems]:
     """Return the index in `values` of each row of a column, int (n,), -1 if it is none of them, and its problems."""
     cells, problems = text(column)
-    found = pc.index_in(cells, value_set=pa.array(values, pa.string())).fill_null(-1).to_numpy()
-    unknown = (found < 0) & pc.is_valid(cells).to_numpy(zero_copy_only=False)
-    return found, problems | {"not in the training rows": unknown}
+    indices = pc.index_in(cells, value_set=_normal(pa.array(values, pa.string()))).fill_null(-1).to_numpy()
+    unknown = (indices < 0) & pc.is_valid(cells).to_numpy(zero_copy_only=False)
+    return indices, problems | {"not in the training rows": unknown}
 
 
 class Rounding:
@@ -144,15 +150,54 @@ def _numbers_in_text(column: pa.Array) -> tuple[np.ndarray, Problems]:
         try:
             values = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
             if np.isfinite(values).all():
-                return values, {}
+                return _without_underflow(values, column), {}
         except pa.ArrowInvalid:
             pass  # what follows takes longer, but tells which cells are not numbers
     cells, problems = text(column)
     plain = pc.if_else(pc.match_substring_regex(cells, NUMBER), cells, None)
     truth = pc.index_in(pc.utf8_lower(cells), value_set=pa.array(["false", "true"]))
     values = pc.coalesce(pc.cast(plain, pa.float64()), pc.cast(truth, pa.float64())).to_numpy(zero_copy_only=False)
+    values = _without_underflow(values, cells)
     other = np.isnan(values) & pc.is_valid(cells).to_numpy(zero_copy_only=False)
     return values, problems | {"not numeric": other, "infinite": np.isinf(values)}
+
+
+def _without_underflow(values: np.ndarray, cells: pa.Array) -> np.ndarray:
+    """Return values, (n,), with the smallest number above 0 where the text is of one too small for float64."""
+    lengths = pc.binary_length(cells).to_numpy(zero_copy_only=False)
+    zero = np.flatnonzero((values == 0) & (lengths >= len("1e-324")))
+    small = zero[pc.match_substring_regex(cells.take(pa.array(zero)), "^[^eE]*[1-9]").to_numpy(zero_copy_only=False)]
+    if not len(small):
+        return values
+    values = values.copy()  # Arrow's memory cannot be written to
+    values[small] = np.nextafter(0, 1)
+    return values
+
+
+def _normal(cells: pa.Array) -> pa.Array:
+    """Return text with letters with accents as single characters, as `normal_name` does."""
+    if pc.all(pc.string_is_ascii(cells)).as_py():
+        return cells
+    encoded = cells.dictionary_encode()
+    values = (
+        unicodedata.normalize("NFC", value) for value in encoded.dictionary.to_pylist()
+    )  # Arrow's does not compose
+    return pa.array(values, pa.string()).take(encoded.indices)
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    types = pa.types
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if types.is_floating(column.type):
+        values = pc.cast(column, pa.float64())
+        whole = pc.and_(pc.equal(values, pc.trunc(values)), pc.less(pc.abs(values), 2.0**63))
+        integers = pc.cast(pc.if_else(whole, values, None), pa.int64())
+        return pc.coalesce(pc.cast(integers, pa.string()), pc.cast(column, pa.string()))
+    cells = pc.cast(column, pa.string())
+    if types.is_decimal(column.type):
+        cells = pc.replace_substring_regex(pc.replace_substring_regex(cells, r"(\..*[1-9])0+$", r"\1"), r"\.0+$", "")
+    return cells
 
 
 def _of_another_type(column: pa.Array) -> Problems:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from stages.runtime.errors import UserError, counted, one_line, printable
+from stages.tables.records import Records
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".csv.gz": ",", ".tsv.gz": "\t"}
 BLOCK_BYTES = 1 << 20  # of CSV, parsed at a time; a row may span two blocks at most
@@ -21,7 +22,6 @@ EXPLANATIONS = {  # to show instead of messages from Arrow that contain these wo
     "UTF8": "it is not UTF-8 text: save it as UTF-8",
     "utf-8": "it is not UTF-8 text: save it as UTF-8",
     "\0": "it is not UTF-8 text: save it as UTF-8",
-    "straddl": "a row is longer than 1 MiB: look for an unclosed quote",
 }
 
 
@@ -32,7 +32,7 @@ def files_of(path: str) -> list[str]:
             kinds = f"{', '.join(DELIMITERS)} or .parquet file, or a folder of .parquet files"
             raise UserError(f"{path}: must be a {kinds}")
         return [path]
-    names = sorted(each.name for each in Path(path).iterdir() if not each.name.startswith((".", "_")))
+    names = sorted(file.name for file in Path(path).iterdir() if not file.name.startswith((".", "_")))
     if others := [name for name in names if not name.endswith(".parquet")]:
         raise UserError(f"{path}: must contain only .parquet files, got {printable(others[0])}")
     if not names:
@@ -44,38 +44,72 @@ def header_of(path: str) -> list[str]:
     """Return the names of a file's columns, as they are written there."""
     if path.endswith(".parquet"):
         return parquet.read_schema(path).names
-    with _csv(path) as reader:
+    with _csv(path) as (reader, _):
         return reader.schema.names
 
 
 def batches_of(path: str, names: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield these columns of a file in batches: as text if the file is CSV, with the file's own types if Parquet."""
+    """Yield these columns of a file in batches: as text if the file is CSV, with the file's own types if Parquet.
+
+    Raises UserError at the end unless the batches have all rows of the file.
+    """
+    rows = 0
     if path.endswith(".parquet"):
         # Without pre_buffer, a row group is read in pieces, however large it is.
         with parquet.ParquetFile(
             path, pre_buffer=False, buffer_size=BLOCK_BYTES, page_checksum_verification=True
         ) as file:
-            yield from file.iter_batches(1 + BATCH_VALUES // len(names), columns=names)
+            for batch in file.iter_batches(1 + BATCH_VALUES // len(names), columns=names):
+                rows += len(batch)
+                yield batch
+            expected = file.metadata.num_rows
     else:
-        with _csv(path, names) as reader:
-            yield from reader
+        with _csv(path, names) as (reader, records):
+            for batch in reader:
+                rows += len(batch)
+                yield batch
+            expected = records.count - 1  # without the header
+    if rows != expected:
+        raise UserError(f"{path}: cannot be read: has {counted(expected, 'row')}, but {rows} were read: save it again")
+
+
+class _ScannedStream:
+    """A stream of bytes that `records` is fed with as Arrow reads them."""
+
+    closed = False
+
+    def __init__(self, stream: pa.NativeFile, records: Records) -> None:
+        self.stream, self.records = stream, records
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int) -> bytes:
+        piece = self.stream.read(size)
+        self.records.feed(piece)
+        return piece
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @contextmanager
-def _csv(path: str, names: list[str] | None = None) -> Iterator[csv.CSVStreamingReader]:
-    """Yield a reader of these columns of a file, as text; without names, of all columns, with types that Arrow infers.
+def _csv(path: str, names: list[str] | None = None) -> Iterator[tuple[csv.CSVStreamingReader, Records]]:
+    """Yield a reader of a file, and the records among the bytes that it has read.
 
-    Raises UserError if a row is longer or shorter than the header.
+    It reads these columns, as text; without names, all columns, with types that Arrow infers.
+    Raises UserError if a row is longer or shorter than the header, and as `Records.feed` does.
     """
     with Path(path).open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
     if zipped and not path.endswith(".gz"):
         raise UserError(f"{path}: is compressed by gzip: name it {path}.gz")
     delimiter = next(delimiter for suffix, delimiter in DELIMITERS.items() if path.endswith(suffix))
+    records = Records(path, delimiter, BLOCK_BYTES)
     try:
         with pa.input_stream(path, compression="gzip" if path.endswith(".gz") else None) as stream:
-            yield csv.open_csv(
-                stream,
+            reader = csv.open_csv(
+                _ScannedStream(stream, records),
                 csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),  # threads would not number the rows
                 csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
                 csv.ConvertOptions(
@@ -83,6 +117,7 @@ def _csv(path: str, names: list[str] | None = None) -> Iterator[csv.CSVStreaming
                     column_types=dict.fromkeys(names or [], pa.string()),
                 ),
             )
+            yield reader, records
     except pa.ArrowInvalid as error:
         ragged = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", str(error))
         if not ragged or "\0" in str(error):
@@ -93,7 +128,7 @@ def _csv(path: str, names: list[str] | None = None) -> Iterator[csv.CSVStreaming
 
 
 @contextmanager
-def reading(path: str) -> Iterator[None]:
+def user_errors(path: str) -> Iterator[None]:
     """Turn whatever goes wrong as the block reads a table into a UserError. MemoryError passes through."""
     try:
         yield

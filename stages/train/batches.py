@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages.runtime.chunks import FITTING_VALUES, rows_at_a_time
 from stages.train.ranks import Ranks
 
 
@@ -20,14 +21,14 @@ class MicroBatch(NamedTuple):
 
     x: Tensor  # (k, n_feature)
     y: Tensor  # (k, n_output)
-    weight: float  # k divided by the number of points in the batch
+    fraction_of_batch: float  # k divided by the number of points in the batch, over all ranks
 
 
 class Batch(NamedTuple):
     """A rank's share of the points that one step averages over."""
 
     micro_batches: list[MicroBatch]
-    weight: float  # points in the batch divided by points in the epoch, over all ranks
+    fraction_of_epoch: float  # points in the batch divided by points in the epoch, over all ranks
 
 
 class Batches:
@@ -35,15 +36,15 @@ class Batches:
 
     def __init__(self, x: Tensor, y: Tensor, size: int | None, micro_size: int, ranks: Ranks, seed: int) -> None:
         self.x, self.y, self.size, self.micro_size, self.ranks, self.seed = x, y, size, micro_size, ranks, seed
-        self.full = self.share(x, y)  # this rank's share of all points, in their order
+        self.share_of_all = self.share(x, y)  # this rank's share of all points, in their order
 
     def epoch(self, epoch: int, skip: int = 0, *, seeded: bool = False) -> Iterator[Batch]:
         """Yield the batches of an epoch: all points as one, or shuffled in an order that depends only on (seed, epoch).
 
         Skip the first `skip` batches, on which a resumed training has already taken its steps. If `seeded`, for a
-        network that draws random numbers, seed torch's global generator from (seed, epoch, step, rank) before each one.
+        network that draws random numbers, seed torch's global generator from (seed, epoch, step, rank) before each.
         """
-        batches = iter([self.full][skip:]) if self.size is None else self._shuffled(self.size, epoch, skip)
+        batches = iter([self.share_of_all][skip:]) if self.size is None else self._shuffled(self.size, epoch, skip)
         for step, batch in enumerate(batches, start=skip):
             if seeded:
                 torch.manual_seed(mixed(self.seed, epoch, step, self.ranks.rank))
@@ -64,7 +65,7 @@ class Batches:
         step = size * max(1, self.micro_size // size)
         for first in range(skip * size, len(order), step):
             rows = order[first : first + step]
-            yield _picked(self.x, rows), _picked(self.y, rows)
+            yield _rows_of(self.x, rows), _rows_of(self.y, rows)
 
     def share(self, x: Tensor, y: Tensor) -> Batch:
         """Return this rank's share of a batch of points, in micro-batches."""
@@ -74,12 +75,12 @@ class Batches:
         edges = [share.start + rows * part // max(1, parts) for part in range(parts + 1)]
         cuts = [slice(start, stop) for start, stop in pairwise(edges)]
         micro_batches = [MicroBatch(x[cut], y[cut], (cut.stop - cut.start) / len(x)) for cut in cuts]
-        if not micro_batches:  # more ranks than points: one of weight 0 keeps this rank in step
+        if not micro_batches:  # more ranks than points: one that counts for nothing keeps this rank in step
             micro_batches = [MicroBatch(x[:1], y[:1], 0.0)]
         return Batch(micro_batches, len(x) / len(self.x))
 
 
-def _picked(values: Tensor, rows: Tensor) -> Tensor:
+def _rows_of(values: Tensor, rows: Tensor) -> Tensor:
     """Return these rows of values, (n, k). On the CPU NumPy picks narrow ones three times as fast as torch."""
     if values.device.type != "cpu":
         return values[rows]
@@ -94,10 +95,9 @@ def mixed(*numbers: int) -> int:
 def fitting_micro_size(device: torch.device, width: int) -> int:
     """Return the fastest number of points to compute together; `width` is a point's values: inputs, hidden, outputs.
 
-    On a CPU that is 3 MiB of values, which fit its caches: 65,536 points of the lesson. On an accelerator, 64 times as
-    many.
+    On a CPU their values fit its caches; on an accelerator, which computes more in parallel, they are 64 times as many.
     """
-    return max(1, (3 << 18 if device.type == "cpu" else 3 << 24) // width)
+    return rows_at_a_time(width, FITTING_VALUES * (1 if device.type == "cpu" else 64))
 
 
 def keep_freed_memory() -> None:

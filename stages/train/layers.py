@@ -1,6 +1,7 @@
-"""Find the layers of a network that restrict how it is trained, such as BatchNorm and Dropout."""
+"""Find out what the layers of a network, such as BatchNorm and Dropout, demand of its training."""
 
 import copy
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,64 +12,61 @@ from stages.runtime.errors import UserError, counted
 from stages.train.batches import Batches
 
 
-def whole_batch_layers(net: nn.Module, x: Tensor) -> dict[str, nn.Module]:
-    """Return the layers that compute with all points of a batch at once, such as BatchNorm1d, by name.
+class Demands(NamedTuple):
+    """What the layers of a network demand of its training."""
 
-    Those are the layers that keep something of a batch, x, (n, n_feature), in a buffer.
+    whole_batches: tuple[str, ...] = ()  # layers that compute with all points of a batch, as `norm (BatchNorm1d)`
+    seeds: bool = False  # whether layers draw random numbers, as Dropout does
+
+
+def examine(net: nn.Module, x: Tensor, y: Tensor) -> Demands:
+    """Return what the network's layers demand; try them on the first of the points x, (n, n_feature), on the CPU.
+
+    Layers that keep something of a batch in a buffer compute with whole batches. Raises UserError if predictions have
+    not the shape of y, (n, n_output), since the loss would broadcast them, or if they depend on each other.
     """
-    trial, two = copy.deepcopy(net), x[:1].repeat(2, 1)
-    before = {name: values.clone() for name, values in trial.named_buffers()}
-    with torch.no_grad():
-        trial(two)
-    changed = {name.rpartition(".")[0] for name, values in trial.named_buffers() if not values.equal(before[name])}
-    layers = {name: layer for name, layer in net.named_modules() if name in changed or isinstance(layer, _NormBase)}
-    return {f"{name} ({type(layer).__name__})": layer for name, layer in layers.items()}
-
-
-def check(net: nn.Module, batches: Batches) -> None:
-    """Raise UserError where the network cannot be trained with these batches.
-
-    Either a layer that needs whole batches, of two points at least, would not get them; or predictions have not the
-    shape of y, and the loss would broadcast them.
-    """
-    for name, layer in whole_batch_layers(net, batches.x[:1].cpu()).items():
-        _check_whole_batches(name, layer, batches)
-    x, y = batches.x[:2].cpu(), batches.y[:2].cpu()
+    x, y = (values[:1].repeat(2, 1) for values in (x, y))  # two points: BatchNorm refuses a single one
     prediction = predict(net, x)
     got = _kind(prediction) if isinstance(prediction, Tensor) else type(prediction).__name__
     if got != _kind(y):
         raise UserError(f"stages/network.py: must predict {_kind(y)} for x of {_kind(x)}, got {got}")
 
+    trial, generator = copy.deepcopy(net), torch.get_rng_state()
+    with torch.no_grad():
+        trial(x)
+    before, after = dict(net.named_buffers()), dict(trial.named_buffers())
+    changed = {name.rpartition(".")[0] for name, values in after.items() if not values.equal(before[name])}
+    whole_batches = []
+    for name, layer in net.named_modules():
+        described = f"{name} ({type(layer).__name__})"
+        if isinstance(layer, _NormBase) and not layer.track_running_stats:
+            raise UserError(
+                f"stages/network.py: {described} must have track_running_stats=True: without it, what the network "
+                "predicts for a point depends on which others it predicts with it"
+            )
+        if name in changed or isinstance(layer, _NormBase):
+            whole_batches.append(described)
+    return Demands(tuple(whole_batches), seeds=not torch.equal(generator, torch.get_rng_state()))
 
-def _check_whole_batches(name: str, layer: nn.Module, batches: Batches) -> None:
-    n = len(batches.x)
+
+def ensure_whole_batches(demands: Demands, batches: Batches) -> None:
+    """Raise UserError if layers demand whole batches, of two points at least, and would not get them."""
+    if not demands.whole_batches:
+        return
+    layer, n = demands.whole_batches[0], len(batches.x)
     size = min(batches.size or n, n)
-    if isinstance(layer, _NormBase) and not layer.track_running_stats:
-        raise UserError(
-            f"stages/network.py: {name} must have track_running_stats=True: without it, what the network predicts for "
-            "a point depends on which others it predicts with it"
-        )
     if batches.ranks.size > 1:
-        raise UserError(f"params.yaml: train.launcher: must start one rank, since {name} computes with whole batches")
+        raise UserError(f"params.yaml: train.launcher: must start one rank, since {layer} computes with whole batches")
     if batches.micro_size < size:
         raise UserError(
-            f"params.yaml: train.micro_batch_size: must be null or at least {size}, since {name} computes with "
+            f"params.yaml: train.micro_batch_size: must be null or at least {size}, since {layer} computes with "
             f"whole batches, got {batches.micro_size}"
         )
     if 1 in (size, n % size):
         raise UserError(
             f"params.yaml: train.batch_size: batches of {size} out of {counted(n, 'point')} leave a batch of a single "
-            f"point, too small for {name}"
+            f"point, too small for {layer}"
         )
-
-
-def draws_random_numbers(net: nn.Module, x: Tensor) -> bool:
-    """Return whether the network draws random numbers in training, as Dropout does; try it on x, (n, n_feature)."""
-    generator = torch.random if x.device.type == "cpu" else torch.get_device_module(x.device)
-    before = generator.get_rng_state()
-    with torch.no_grad():
-        copy.deepcopy(net)(x)
-    return not torch.equal(before, generator.get_rng_state())
 
 
 def _kind(values: Tensor) -> str:

@@ -22,8 +22,8 @@ def on_all_ranks(net: nn.Module, loss_function: LossFunction, ranks: Ranks) -> E
 
     def everywhere(compute: Compute, batch: Batch) -> Tensor:
         loss: Tensor | None = None
-        for x, y, weight in batch.micro_batches:
-            part = compute(net, weighted(loss_function, weight), x, y)
+        for x, y, fraction in batch.micro_batches:
+            part = compute(net, weighted(loss_function, fraction), x, y)
             # In place: keeping the losses of all micro-batches would prevent malloc from reusing their memory.
             loss = part if loss is None else loss.add_(part)
         assert loss is not None

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages import dataset
 from stages.dataset import Dataset
 from stages.history import Snapshots
 from stages.network import predict
 from stages.runtime.errors import UserError
+from stages.runtime.spread import evenly_spread
 
 SNAPSHOT_ROWS = 1000  # the pictures show at most this many training points
 PENDING_LOSSES = 32  # kept as separate tensors before they are stored together
@@ -19,7 +19,7 @@ PENDING_LOSSES = 32  # kept as separate tensors before they are stored together
 
 def snapshot_points(points: Dataset) -> Dataset:
     """Return the points whose predictions a snapshot holds: at most SNAPSHOT_ROWS, evenly spread, as copies."""
-    rows = dataset.evenly_spread(len(points.x), SNAPSHOT_ROWS).to(points.x.device)
+    rows = evenly_spread(len(points.x), SNAPSHOT_ROWS)
     return points._replace(x=points.x[rows], y=points.y[rows])
 
 
@@ -30,17 +30,17 @@ class Record:
     that malloc reuses for micro-batches, and the process would grow and grow.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, epochs: int, snapshot_every: int) -> None:
-        shown = snapshot_points(Dataset(x, y))
-        self.x, self.y = shown.x, shown.y  # (m, n_feature), (m, n_output)
+    def __init__(self, x: Tensor, n_output: int, epochs: int, snapshot_every: int) -> None:
+        """Record up to `epochs` epochs; snapshots hold the predictions for x, (m, n_feature), on the device."""
+        self.x = x
         self.epochs, self.snapshot_every = epochs, snapshot_every
         snapshots = -(-epochs // snapshot_every) + 1  # rounded up, and one after the last epoch
-        self.predictions = y.new_empty(snapshots, *self.y.shape)  # (k, m, n_output)
+        self.predictions = x.new_empty(snapshots, len(x), n_output)  # (k, m, n_output)
         self.snapshots_taken = 0
-        self.losses = y.new_empty(epochs + 1)  # of each epoch, and of the one in progress, or after the last
+        self.losses = x.new_empty(epochs + 1)  # of each epoch, and of the one in progress, or after the last
         self.columns: dict[str, list[float]] = {}  # the other columns of loss.csv, a value for each ended epoch
         self.pending: list[Tensor] = []  # losses of the latest epochs that are not in self.losses yet
-        self.zero = y.new_zeros(())
+        self.zero = x.new_zeros(())
         self.epoch_loss = self.zero  # of the current epoch, so far
         self.steps = 0  # in the current epoch
         self.epoch = 0  # the current epoch, counted from 0
@@ -52,25 +52,25 @@ class Record:
         """How many epochs have ended, and how many steps were taken since."""
         return self.epoch, self.steps
 
-    def add(self, loss: Tensor, weight: float, steps: int = 1) -> None:
-        """Record the mean loss of some steps, a scalar, which have this weight in their epoch.
+    def add_epochs(self, losses: Tensor) -> None:
+        """Record epochs of one step each, which have ended, by their losses, (k,)."""
+        self._store()
+        self.losses[self.epoch : self.epoch + len(losses)] = losses
+        self.epoch += len(losses)
 
-        If it is the losses of epochs of one step each, (k,), all of them but the last are over.
+    def add(self, loss: Tensor, fraction: float, steps: int = 1) -> None:
+        """Record steps of the current epoch: their mean loss, a scalar, over this fraction of the epoch's points.
+
         Raises UserError if the very first loss is not finite: that cannot be the learning rate's fault.
         """
-        if loss.dim():
-            self._store()
-            self.losses[self.epoch : self.epoch + len(loss) - 1] = loss[:-1]
-            self.epoch += len(loss) - 1
-            loss = loss[-1]
         if self.epoch == self.steps == 0 and not loss.isfinite():
             raise UserError(
                 f"the loss is {loss.item()} before the first step: set network.standardize to true, or scale the data"
             )
-        self.epoch_loss = loss if weight == 1 else torch.add(self.epoch_loss, loss, alpha=weight)
+        self.epoch_loss = loss if fraction == 1 else torch.add(self.epoch_loss, loss, alpha=fraction)
         self.steps += steps
 
-    def end_epoch(self, **columns: float) -> None:
+    def end_epoch(self, columns: dict[str, float]) -> None:
         """Record the end of the current epoch, and its values in other columns of loss.csv, the same in every epoch."""
         for name, value in columns.items():
             self.columns.setdefault(name, []).append(value)
@@ -91,7 +91,7 @@ class Record:
     def end(self, net: nn.Module, loss: Tensor) -> None:
         """Record the network after its last epoch, and its loss. Raises UserError if that is not finite."""
         self._snap(net)
-        self.add(loss, weight=1)
+        self.add(loss, fraction=1)
         self.settle()
 
     def settle(self) -> None:
@@ -109,13 +109,13 @@ class Record:
         """Return the columns of loss.csv: loss, the mean of each epoch's losses before its steps, and the others."""
         return {"loss": self.losses[: self.epoch].tolist(), **self.columns}
 
-    def snapshots(self) -> Snapshots:
-        """Return the snapshots, each with the loss of the epoch that begins with it."""
+    def snapshots(self, shown: Dataset) -> Snapshots:
+        """Return the snapshots, each with the loss of the epoch that begins with it; `shown`: the points, on CPU."""
         epochs = np.arange(self.snapshots_taken) * self.snapshot_every  # int64 (k,)
         epochs[-1] = self.epoch
-        shown = self.losses, self.x, self.y, self._taken()
-        losses, x, y, predictions = (values.cpu().numpy() for values in shown)
-        return Snapshots(epochs, losses[epochs].astype(np.float64), x, y, predictions)
+        losses = self.losses.cpu().numpy()[epochs].astype(np.float64)
+        predictions = self._taken().cpu().numpy()
+        return Snapshots(epochs, losses, shown.x.numpy(), shown.y.numpy(), predictions, shown.columns)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is recorded so far, settled, for `load_state_dict`."""

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from stages.runtime.params import Exact, Points, Section, must_be
+from stages.runtime.params import Exact, PointCount, Section, must_be
 from stages.train.optim import OptimizerName, OptimizerOptions, Options, ScheduleName, options_in_full
 
 Epochs = Annotated[int, Field(gt=0, lt=2**31)]
@@ -18,13 +18,14 @@ class Train(Section):
         str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,4})?|mps|auto)$"), must_be("cpu, cuda, cuda:N, mps or auto")
     ]
     epochs: Epochs
-    batch_size: Points | None
-    micro_batch_size: Points | None
+    batch_size: PointCount | None
+    micro_batch_size: PointCount | None
     learning_rate: Annotated[float, Field(gt=0, le=1e30), Exact]
     optimizer: OptimizerName
     optimizer_options: OptimizerOptions
     schedule: ScheduleName | None = None
     schedule_options: Options = Options()
+    steps: Literal["eager", "compiled"] = "eager"
     loss: Literal["MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"]
     validation_fraction: Annotated[float, Field(ge=0, lt=1), Exact] = 0
     patience: Epochs | None = None

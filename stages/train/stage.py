@@ -4,6 +4,7 @@ data/train.pt → data/net.pkl (the whole module), data/net_params.pkl (its stat
 """
 
 import torch
+from torch import Tensor, nn
 
 from stages import dataset, history, models, network
 from stages.dataset import Dataset
@@ -11,17 +12,21 @@ from stages.history import Snapshots
 from stages.models import Blueprint
 from stages.network import Network
 from stages.runtime.params import StageParams
-from stages.tabular import Tabular, model_columns
+from stages.runtime.spread import evenly_spread
+from stages.tabular import Tabular, standardized
 from stages.train import checkpoint, layers
 from stages.train.batches import Batches, fitting_micro_size
 from stages.train.checkpoint import Checkpoint
 from stages.train.device import choose_device
-from stages.train.ranks import joined
-from stages.train.record import snapshot_points
+from stages.train.layers import Demands
+from stages.train.ranks import Ranks, joined
+from stages.train.record import Record, snapshot_points
 from stages.train.settings import Train
 from stages.train.summary import summary
 from stages.train.training import train
 from stages.train.validation import hold_back
+
+CHECKED_POINTS = 16  # that the network predicts before training, restored both ways and in each style
 
 
 class Params(StageParams):
@@ -31,57 +36,80 @@ class Params(StageParams):
     train: Train
 
 
-def in_original_units(snapshots: Snapshots, shown: Dataset, model: Tabular) -> Snapshots:
-    """Return the snapshots in the columns' original units, with their names; `shown`: their points, in these units."""
+def standardize_(model: Tabular, points: Dataset, held_back: Dataset | None) -> None:
+    """Store the means and deviations of the points' columns in the model, and standardize all points in place."""
+    model.fit(points.x, points.y)
+    model.standardize_(points.x, points.y)
+    if held_back:
+        model.standardize_(held_back.x, held_back.y)
+
+
+def in_units_of_network(x: Tensor, model: nn.Module) -> Tensor:
+    """Return x, (n, n_feature), in original units, as the network in the model takes it."""
+    return standardized(x, model.x_mean, model.x_deviation) if isinstance(model, Tabular) else x
+
+
+def in_original_units(snapshots: Snapshots, model: nn.Module) -> Snapshots:
+    """Return the snapshots with their predictions, which are in the units of the network, in the original ones."""
+    if not isinstance(model, Tabular):
+        return snapshots
     predictions = model.unstandardize(torch.from_numpy(snapshots.predictions)).numpy()
-    return snapshots._replace(x=shown.x.numpy(), y=shown.y.numpy(), predictions=predictions, columns=shown.columns)
+    return snapshots._replace(predictions=predictions)
+
+
+def micro_batch_size(settings: Train, demands: Demands, points: int, fitting: int) -> int:
+    """Return how many points to compute together: as set, else a batch if layers demand that, else what is fitting."""
+    if settings.micro_batch_size:
+        return settings.micro_batch_size
+    return (settings.batch_size or points) if demands.whole_batches else fitting
 
 
 def run(params: Params) -> str:
     """Read the points, train, write the network both ways and the record of its training; return how well it went."""
-    settings, style = params.train, params.network.style
+    settings = params.train
     device = choose_device(settings.device)
     points, held_back = hold_back(dataset.read("data/train.pt"), settings.validation_fraction, settings.seed)
-    columns = model_columns(points, params.network.standardize)
-    blueprint = Blueprint(points.x.shape[1], params.network.hidden, points.y.shape[1], columns)
-    net = network.build(style, *blueprint[:3], settings.seed)
-    model = Tabular(net, columns) if columns else net
-    shown = snapshot_points(points)  # before they are standardized in place
+    blueprint = Blueprint.of(points, params.network)
+    model = blueprint.build(settings.seed)
+    net = model.net if isinstance(model, Tabular) else model
+    shown = snapshot_points(points)
     if isinstance(model, Tabular) and params.network.standardize:
-        model.fit(points.x, points.y)
-        model.standardize_(points.x, points.y)
-        if held_back:
-            model.standardize_(held_back.x, held_back.y)
-    fitting = fitting_micro_size(device, sum(blueprint[:3]))
-    if layers.whole_batch_layers(net, points.x):
-        fitting = settings.batch_size or len(points.x)
-    micro_size = settings.micro_batch_size or fitting
+        standardize_(model, points, held_back)
+
     with joined(device) as ranks:
-        batches = Batches(
-            points.x.to(device), points.y.to(device), settings.batch_size, micro_size, ranks, settings.seed
-        )
-        validation = held_back and Batches(
-            held_back.x.to(device), held_back.y.to(device), None, micro_size, ranks, settings.seed
-        )
-        layers.check(net, batches)
-        models.check(model, style, blueprint, shown.x[:2])
-        training = checkpoint.of_training(params.kernels, params.network, settings)
-        ranks.compare(training | {"train.epochs": str(settings.epochs)})
-        resumable = Checkpoint(training | checkpoint.of_machine(params.kernels, ranks), settings.epochs, ranks)
-        compiled = params.kernels == "compiled"
-        record = train(net.to(device), batches, validation, settings, resumable, compiled=compiled)
+        demands = layers.examine(net, points.x, points.y)
+        models.check(model, blueprint, shown.x[evenly_spread(len(shown.x), CHECKED_POINTS)])
+        micro_size = micro_batch_size(settings, demands, len(points.x), fitting_micro_size(device, network.width(net)))
+
+        def batches_of(part: Dataset, size: int | None) -> Batches:
+            return Batches(part.x.to(device), part.y.to(device), size, micro_size, ranks, settings.seed)
+
+        batches = batches_of(points, settings.batch_size)
+        validation = held_back and batches_of(held_back, None)
+        layers.ensure_whole_batches(demands, batches)
+        x = in_units_of_network(shown.x, model).to(device)
+        record = Record(x, points.y.shape[1], settings.epochs, settings.snapshot_every)
+        train(net.to(device), batches, validation, settings, record, new_checkpoint(params, ranks), demands)
     if ranks.rank > 0:
         return ""
 
-    snapshots, curves = record.snapshots(), record.curves()
+    curves, snapshots = record.curves(), in_original_units(record.snapshots(shown), model)
     models.save_net("data/net.pkl", model.cpu())
     models.save_params("data/net_params.pkl", model)
     history.write_losses("data/loss.csv", curves)
-    if isinstance(model, Tabular):
-        snapshots = in_original_units(snapshots, shown, model)
     history.write_snapshots("data/history.npz", snapshots)
-    told = summary(curves, snapshots.losses[-1], settings.loss, points, model)
-    return f"{told} -> data/net.pkl, data/net_params.pkl"
+    outcome = summary(
+        curves, snapshots.losses[-1], settings.loss, points, held_back, model, standardize=params.network.standardize
+    )
+    return f"{outcome} -> data/net.pkl, data/net_params.pkl"
+
+
+def new_checkpoint(params: Params, ranks: Ranks) -> Checkpoint:
+    """Return the checkpoint of this training. Raises UserError if another rank is about to train something else."""
+    training = checkpoint.of_training(params.kernels, params.network, params.train)
+    ranks.compare(training | {"train.epochs": str(params.train.epochs)})
+    machine = checkpoint.of_machine(params.kernels, params.train.steps, ranks)
+    return Checkpoint(training | machine, params.train.epochs, ranks)
 
 
 def finish() -> None:

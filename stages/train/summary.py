@@ -2,28 +2,66 @@
 
 from collections.abc import Mapping, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from stages.dataset import Dataset
+from stages.runtime.chunks import rows_at_a_time
 from stages.runtime.errors import counted
-from stages.tabular import Tabular
+from stages.tabular import Tabular, mean_and_deviation
+
+LEARNED = 0.9999  # times the loss of predicting the mean: above that a network has learned nothing but the mean
+ROSE = 1.1  # times the loss before the first step: above that the steps were too long
 
 
-def summary(curves: Mapping[str, Sequence[float]], final: float, name: str, points: Dataset, model: nn.Module) -> str:
-    """Return the loss of the weights that are saved, and how many times the noise floor it is, if that is known.
+def summary(
+    curves: Mapping[str, Sequence[float]],
+    final: float,
+    loss_name: str,
+    points: Dataset,
+    held_back: Dataset | None,
+    model: nn.Module,
+    *,
+    standardize: bool,
+) -> str:
+    """Return the loss of the weights that are saved, and what to compare it with.
 
-    curves: the columns of loss.csv; final: the loss after the last step; name: that of the loss in torch.nn.
+    That is the noise floor, if it is known, and the loss of predicting the mean, if the network does no better.
+
+    curves: the columns of loss.csv; final: the loss after the last step; loss_name: that of the loss in torch.nn;
+    points, held_back: in the units that the network was trained in.
     """
-    epochs = len(curves["loss"])
-    loss, told = final, f"loss {final:.4g} after {counted(epochs, 'epoch')}"
-    if validation := curves.get("validation_loss"):
-        loss = min(validation)
-        told = f"lowest validation loss {loss:.4g} at epoch {validation.index(loss)} of {epochs}"
-    ratio = over_noise_floor(loss, points, model) if name == "MSELoss" else None
-    return told if ratio is None else f"{told}, {ratio:.4g} times the noise floor"
+    losses, loss = curves["loss"], final
+    text = f"loss {loss:.4g} after {counted(len(losses), 'epoch')}"
+    if "validation_loss" in curves:
+        losses = curves["validation_loss"]
+        loss = min(losses)
+        text = f"lowest validation loss {loss:.4g} at epoch {losses.index(loss)} of {len(losses)}"
+    ratio = over_noise_floor(loss, points, model) if loss_name == "MSELoss" else None
+    if ratio is not None:
+        text += f", {ratio:.4g} times the noise floor"
+    of_mean = loss_of_mean(loss_name, points.y, (held_back or points).y)
+    if loss > LEARNED * of_mean > 0:
+        text += f"; no better than predicting the mean, whose loss is {of_mean:.4g}: "
+        if max(final, max(curves["loss"])) > ROSE * curves["loss"][0]:
+            text += "lower train.learning_rate"
+        elif final > LEARNED * loss_of_mean(loss_name, points.y, points.y):
+            text += "raise train.epochs or train.learning_rate"
+        else:
+            text += "lower network.hidden or train on more points, since it only fits those it has seen"
+        if isinstance(model, Tabular) and not standardize:
+            text += ", or set network.standardize to true"
+    return text
 
 
 def over_noise_floor(loss: float, points: Dataset, model: nn.Module) -> float | None:
     """Return a mean squared error over the variance of the noise, in the same units; None if it is unknown."""
     unit = model.y_deviation.pow(-2).mean().item() if isinstance(model, Tabular) else 1.0  # of y as it is standardized
     return points.over_noise_floor(loss / unit)
+
+
+def loss_of_mean(loss_name: str, training_y: Tensor, y: Tensor) -> float:
+    """Return the loss at y, (n, n_output), of predicting the mean of each column of training_y, in float64."""
+    mean, _ = mean_and_deviation(training_y)
+    loss_function = getattr(nn, loss_name)()
+    chunks = (chunk.double() for chunk in y.split(rows_at_a_time(y.shape[1])))
+    return sum(loss_function(mean.expand_as(chunk), chunk).item() * len(chunk) for chunk in chunks) / len(y)

@@ -16,8 +16,10 @@ from stages.columns import Columns
 from stages.dataset import Dataset
 from stages.evaluate import stage as evaluate
 from stages.evaluate.baselines import least_squares
+from stages.evaluate.predictions import keep_rows, predict_alike
 from stages.network import Network
 from stages.runtime.errors import UserError
+from stages.runtime.spread import evenly_spread
 from stages.tabular import Tabular
 from tests.conftest import ENVIRONMENT, PROJECT
 
@@ -41,7 +43,7 @@ def save(
 ) -> nn.Module:
     """Write all that evaluate reads, with a network of random weights."""
     generator = torch.Generator().manual_seed(3)
-    net = network.build(style, n_feature, hidden, n_output, seed=3)
+    net = network.build(network.Network.model_validate({"style": style, "hidden": hidden}), n_feature, n_output, seed=3)
     if columns:
         net = Tabular(net, columns)
     for name, rows in (("train", 30), ("test", points)):
@@ -107,7 +109,14 @@ def test_metrics_of_each_target_are_those_of_that_target_alone() -> None:
     x, y, *_ = dataset.read("data/test.pt")
     for index, name in enumerate(HOUSES.targets):
         expected = reference(net(x).detach()[:, index], y[:, index])
-        assert metrics["targets"][name] == pytest.approx(expected, rel=1e-12)
+        assert metrics["targets"][name]["network"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_single_target_has_no_metrics_of_its_own_beside_the_overall_ones() -> None:
+    save(n_feature=2, noise_variance=None, columns=Columns(features=["area", "age"], targets=["price"]))
+    metrics = evaluated()
+    assert "targets" not in metrics
+    assert all(model.keys() == {"mse", "rmse", "mae", "r2"} for model in metrics["baselines"].values())
 
 
 def reference(prediction: Tensor, y: Tensor) -> dict[str, float]:
@@ -120,16 +129,16 @@ def reference(prediction: Tensor, y: Tensor) -> dict[str, float]:
 @pytest.mark.parametrize("offset", [0.0, 1e6])
 def test_baselines_are_the_mean_and_least_squares_of_the_training_points(offset: float) -> None:
     save(n_feature=2, n_output=2, noise_variance=None, columns=HOUSES, points=300_001, offset=offset)
-    baselines = evaluated()["baselines"]
+    metrics = evaluated()
     (train_x, train_y, *_), (x, y, *_) = dataset.read("data/train.pt"), dataset.read("data/test.pt")
     ones = np.ones((len(train_x), 1))
     weights, *_ = np.linalg.lstsq(np.hstack([train_x.numpy().astype("f8"), ones]), train_y.numpy().astype("f8"))
     linear = torch.from_numpy(x.numpy().astype("f8") @ weights[:-1] + weights[-1])
     for name, prediction in (("mean", train_y.double().mean(dim=0).expand(len(y), -1)), ("least_squares", linear)):
         expected = reference(prediction, y)
-        assert {key: baselines[name][key] for key in expected} == pytest.approx(expected, rel=1e-6)
-        by_target = baselines[name]["targets"]["price"]
-        assert by_target == pytest.approx(reference(prediction[:, :1], y[:, :1]), rel=1e-6)
+        assert metrics["baselines"][name] == pytest.approx(expected, rel=1e-6)
+        of_price = metrics["targets"]["price"][name]
+        assert of_price == pytest.approx(reference(prediction[:, :1], y[:, :1]), rel=1e-6)
 
 
 def test_least_squares_copes_with_columns_that_depend_on_each_other() -> None:
@@ -197,7 +206,9 @@ def test_points_that_the_models_are_too_narrow_for_are_reported() -> None:
     net = save()
     save(n_feature=2)
     models.save_net("data/net.pkl", net)
-    with pytest.raises(UserError, match="^data/net.pkl: does not hold a network of 2 features, 10 hidden neurons and "):
+    with pytest.raises(
+        UserError, match=r"^data/net.pkl: does not hold .*hidden.weight is \(10, 1\) instead of \(10, 2\)"
+    ):
         evaluated()
 
 
@@ -261,7 +272,7 @@ def test_the_yardstick_is_the_noise_floor_where_it_is_known_and_the_baselines_el
     floor = evaluated()
     save(noise_variance=None)
     assert floor.keys() - evaluated().keys() == {"noise_floor", "test_mse_over_noise_floor"}
-    assert evaluated().keys() - floor.keys() == {"targets", "baselines"}
+    assert evaluated().keys() - floor.keys() == {"baselines"}
 
 
 def test_it_says_the_test_error_beside_what_it_is_compared_with() -> None:
@@ -290,11 +301,21 @@ def test_predictions_are_a_table_of_at_most_a_thousand_rows_or_one_point(n_outpu
     assert len(table) == rows * n_output
     x, y, *_ = dataset.read("data/test.pt")
     for row, index, output in [(table[0], 0, 0), (table[-1], points - 1 if rows > 1 else 0, n_output - 1)]:
-        assert row.pop("output") == ("y" if n_output == 1 else f"y_{output}")
-        values = {"x": y[index, output], "y": y[index, output], "net": net(x[index])[output]}
-        values |= {"x_0": x[index, 0], "x_1": x[index, 1]}
+        assert row.pop("target") == ("y" if n_output == 1 else f"y_{output}")
+        values = {"true": y[index, output], "predicted": net(x[index])[output], "x_0": x[index, 0], "x_1": x[index, 1]}
         expected = {name: value.item() for name, value in values.items()}
         assert {name: float(value) for name, value in row.items()} == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_table_of_predictions_is_the_same_however_the_points_are_cut() -> None:
+    net = save(n_feature=2, points=2500)
+    x, *_ = dataset.read("data/test.pt")
+    rows = torch.tensor(evenly_spread(2500, 999))
+    for chunk_rows in (1, 7, 2500):
+        kept: list[Tensor] = []
+        chunks = list(keep_rows(network.predict(net, x).split(chunk_rows), rows, kept))
+        torch.testing.assert_close(torch.cat(chunks), network.predict(net, x), rtol=0, atol=0)
+        torch.testing.assert_close(torch.cat(kept), network.predict(net, x)[rows], rtol=0, atol=0)
 
 
 def test_the_predictions_of_a_curve_are_drawn_over_its_only_feature() -> None:
@@ -308,26 +329,34 @@ def test_the_predictions_of_a_curve_are_drawn_over_its_only_feature() -> None:
 
 def test_the_predictions_name_features_and_targets_as_the_table_does() -> None:
     columns = Columns(features=["sex", "net", "a,ge"], targets=["price", 'the "rent"'], categories={"sex": ["f", "m"]})
-    save(n_feature=4, n_output=2, points=1, columns=columns)
-    x = torch.tensor([[0.0, 1.0, 5.0, 7.0]])
-    dataset.write("data/test.pt", Dataset(x, torch.rand(1, 2), 0.0, columns))
-    evaluated()
-    with Path("data/predictions.csv").open(newline="", encoding="utf-8") as file:
-        price, rent = csv.DictReader(file)
-    assert list(price) == ["x", "y", "net", "output", "sex", "feature net", "a,ge"]
-    assert (price["output"], rent["output"]) == ("price", 'the "rent"')
-    assert price["x"] == price["y"] != rent["y"] == rent["x"]
-    assert (rent["sex"], rent["feature net"], rent["a,ge"]) == ("m", "5", "7")
+    price, rent = predictions_of([0.0, 1.0, 5.0, 7.0], columns)
+    assert list(price) == ["target", "true", "predicted", "sex", "net", "a,ge"]
+    assert (price["target"], rent["target"]) == ("price", 'the "rent"')
+    assert price["true"] != rent["true"]
+    assert (rent["sex"], rent["net"], rent["a,ge"]) == ("m", "5", "7")
 
 
-def test_a_category_called_x_is_named_beside_the_truth_that_is_drawn_over() -> None:
-    columns = Columns(features=["x"], targets=["y"], categories={"x": ["f", "m"]})
-    save(n_feature=2, points=1, columns=columns)
-    dataset.write("data/test.pt", Dataset(torch.tensor([[0.0, 1.0]]), torch.tensor([[3.0]]), 0.0, columns))
+def predictions_of(point: list[float], columns: Columns) -> list[dict[str, str]]:
+    """Return the rows of predictions.csv for a test set of this point."""
+    save(n_feature=len(point), n_output=len(columns.targets), points=1, columns=columns)
+    y = torch.rand(1, len(columns.targets))
+    dataset.write("data/test.pt", Dataset(torch.tensor([point]), y, 0.0, columns))
     evaluated()
     with Path("data/predictions.csv").open(newline="", encoding="utf-8") as file:
-        (row,) = csv.DictReader(file)
-    assert (row["x"], row["y"], row["feature x"]) == ("3", "3", "m")
+        return list(csv.DictReader(file))
+
+
+def test_a_feature_named_like_another_column_of_a_chart_has_another_name() -> None:
+    names = ["rev", "field", "filename", "step", "target", "true", "predicted", "feature rev", "x"]
+    (row,) = predictions_of([float(index) for index in range(len(names))], Columns(features=names, targets=["y"]))
+    features = {name: value for name, value in row.items() if name not in ("target", "true", "predicted")}
+    renamed = [f"feature {name}" for name in names[:7]] + ["feature feature rev", "x"]
+    assert features == {name: str(index) for index, name in enumerate(renamed)}
+
+
+def test_a_category_called_x_is_no_curve() -> None:
+    (row,) = predictions_of([0.0, 1.0], Columns(features=["x"], targets=["y"], categories={"x": ["f", "m"]}))
+    assert (row["target"], row["x"]) == ("y", "m")
 
 
 def test_test_points_with_other_columns_are_reported() -> None:
@@ -351,16 +380,21 @@ def test_one_bit_of_difference_ends_the_stage() -> None:
     assert not Path("data/metrics.json").exists()
 
 
-def test_minus_zero_is_not_zero() -> None:
-    net = save()
-    for sign, path, save_as in (
-        (0.0, "data/net.pkl", models.save_net),
-        (-0.0, "data/net_params.pkl", models.save_params),
-    ):
-        with torch.no_grad():
-            for values in net.parameters():
-                values.fill_(sign)
-        net.get_parameter("hidden.bias").data.fill_(-1.0)  # relu gives 0; -0 · 0 + -0 is -0
-        save_as(path, net)
-    with pytest.raises(UserError, match="predict differently"):
-        evaluated()
+class Constant(nn.Module):
+    """Predicts the same value for every point."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.full((len(x), 1), self.value)
+
+
+@pytest.mark.parametrize(("value", "other"), [(0.0, -0.0), (-0.0, 0.0), (1.0, 1.0000001)])
+def test_predictions_are_compared_as_bits(value: float, other: float) -> None:
+    x = torch.zeros(5, 1)
+    (same,) = predict_alike(Constant(value), Constant(value), x, 5, advance=lambda _: None, differences=[])
+    assert same.tolist() == [[value]] * 5
+    with pytest.raises(UserError, match="predict differently: run `dvc repro --force train`$"):
+        list(predict_alike(Constant(value), Constant(other), x, 5, advance=lambda _: None, differences=[]))

@@ -12,7 +12,7 @@ from stages.generate.own_table import OwnTable, points_of_table
 from stages.generate.stage import Params
 from stages.runtime import params
 from stages.runtime.errors import UserError
-from tests.conftest import LESSON
+from tests.conftest import LESSON, links
 
 SETTINGS: dict[str, Any] = {
     "source": "table",
@@ -37,7 +37,7 @@ def points(content: str, **changes: Any) -> tuple[Dataset, Dataset]:
     return points_of_table(OwnTable(**settings), lambda rows: None)
 
 
-def told(content: str, **changes: Any) -> str:
+def fault(content: str, **changes: Any) -> str:
     with pytest.raises(UserError) as caught:
         points(content, **changes)
     return str(caught.value)
@@ -155,10 +155,10 @@ def test_a_table_of_its_own_to_test_on_may_have_its_columns_in_any_order() -> No
     assert (test.x.tolist(), test.y.tolist()) == ([[8]], [[7]])
     assert train.columns == test.columns
     Path("data/raw/u.csv").write_text("area\n8\n")
-    assert told(table(10), features=["area"], **split_off) == "data/raw/u.csv: has no column price: it has area"
+    assert fault(table(10), features=["area"], **split_off) == "data/raw/u.csv: has no column price: it has area"
     Path("data/raw/u.csv").write_text("price,area,city\n7,8,a\n7,8,c\n")
     line = "column city: 1 value is not in the training rows, such as 'c', in row 2: "
-    assert told(table(10), categories=["city"], **split_off).startswith(f"data/raw/u.csv: {line}")
+    assert fault(table(10), categories=["city"], **split_off).startswith(f"data/raw/u.csv: {line}")
 
 
 def test_several_targets_are_the_columns_of_y() -> None:
@@ -169,7 +169,7 @@ def test_several_targets_are_the_columns_of_y() -> None:
 @pytest.mark.parametrize(("n", "fraction", "left"), [(2, 0.2, "2 and 0"), (1, 0.2, "1 and 0"), (3, 0.6, "1 and 2")])
 def test_a_table_that_is_too_small_to_split_is_refused(n: int, fraction: float, left: str) -> None:
     line = f"generate.test_fraction must leave at least 2 rows to train on and 1 to test on, got {left}"
-    assert told(table(n), features=["area"], test_fraction=fraction) == f"data/raw/t.csv: {line}"
+    assert fault(table(n), features=["area"], test_fraction=fraction) == f"data/raw/t.csv: {line}"
 
 
 def test_a_table_of_three_rows_can_be_split() -> None:
@@ -184,23 +184,23 @@ def test_a_value_that_only_test_rows_have_is_named() -> None:
         lines[row] = lines[row].replace(",b", ",a").replace(",a", ",rare")
     first = ", ".join(map(str, rows[:3]))
     advice = "remove such rows, or choose another generate.seed"
-    assert told("\n".join(lines), categories=["city"]) == (
+    assert fault("\n".join(lines), categories=["city"]) == (
         f"data/raw/t.csv: column city: 'rare' occurs only among the test rows, first in rows {first}: {advice}"
     )
 
 
 def test_training_values_that_float32_cannot_tell_apart_are_refused_and_those_to_test_on_are_not() -> None:
     times = "time,price\n" + "".join(f"{1_700_000_000 + i},{i}\n" for i in range(100))
-    assert "subtract an offset" in told(times)
+    assert "subtract an offset" in fault(times)
     Path("data/raw/u.csv").write_text(times)
     spread = "time,price\n0,1\n2000000000,2\n"
     assert len(points(spread, test_fraction="absent", test_path="data/raw/u.csv")[1].x) == 100
 
 
 def test_a_table_of_nothing_but_the_target_is_refused() -> None:
-    assert told("price\n1\n2\n") == "data/raw/t.csv: has no columns other than the target"
-    assert told("price,,\n1,2,3\n").startswith("data/raw/t.csv: has a column without a name: ")
-    assert told("price,a,a\n1,2,3\n").startswith("data/raw/t.csv: has more than one column a: ")
+    assert fault("price\n1\n2\n") == "data/raw/t.csv: has no columns other than the target"
+    assert fault("price,,\n1,2,3\n").startswith("data/raw/t.csv: has a column without a name: ")
+    assert fault("price,a,a\n1,2,3\n").startswith("data/raw/t.csv: has more than one column a: ")
 
 
 def test_pieces_are_parted_as_if_they_were_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,3 +213,61 @@ def test_pieces_are_parted_as_if_they_were_one(monkeypatch: pytest.MonkeyPatch) 
     assert not pieces
     for part, expected in ((train, rows[~is_test]), (test, rows[is_test])):
         np.testing.assert_array_equal(np.hstack([part.x, part.y]), expected)
+
+
+def test_a_single_test_row_with_a_value_of_its_own_is_named() -> None:
+    message = fault("c,price\na,1\nb,2\na,3\n", categories=["c"], test_fraction=0.34)
+    assert message == (
+        "data/raw/t.csv: column c: 'b' occurs only among the test rows, in row 2: "
+        "remove such rows, or choose another generate.seed"
+    )
+
+
+DECOMPOSED, COMPOSED = "Gro\u0308\u00dfe", "Gr\u00f6\u00dfe"
+
+
+@pytest.mark.parametrize("written", [DECOMPOSED, COMPOSED])
+@pytest.mark.parametrize("name", [DECOMPOSED, COMPOSED])
+def test_a_name_may_be_written_with_accents_of_their_own(written: str, name: str) -> None:
+    settings: dict[str, Any]
+    for settings in ({"features": [name]}, {"target": name, "features": ["price"]}, {"categories": [name]}):
+        train, _ = points(f"{written},price\n" + "1,2\n2,3\n" * 50, **settings)
+        assert COMPOSED in [*train.names.features, *train.names.targets]
+    with pytest.raises(UserError, match="features: must be null, or a list of different names"):
+        checked(SETTINGS | {"features": [DECOMPOSED, COMPOSED]})
+    with pytest.raises(UserError, match="features: must not name the target"):
+        checked(SETTINGS | {"features": [DECOMPOSED], "target": COMPOSED})
+
+
+@links
+@pytest.mark.parametrize("place", ["t.csv", "./t.csv", "link.csv", "hard.csv", "copy.csv"])
+def test_a_table_is_not_tested_on_itself(place: str) -> None:
+    Path("data/raw/t.csv").touch()
+    Path("data/raw/link.csv").symlink_to("t.csv")
+    Path("data/raw/hard.csv").hardlink_to("data/raw/t.csv")
+    Path("data/raw/copy.csv").write_text(table(10))
+    path = f"data/raw/{place}"
+    message = fault(table(10), features=["area"], test_fraction="absent", test_path=path)
+    rule = "generate.test_path must be another table than generate.path, data/raw/t.csv: both hold the same rows"
+    assert message == f"{path}: {rule}"
+
+
+@links
+@pytest.mark.parametrize("key", ["path", "test_path"])
+def test_a_folder_behind_a_link_is_refused_since_dvc_does_not_see_it(key: str) -> None:
+    Path("elsewhere/inner").mkdir(parents=True)
+    Path("elsewhere/inner/t.csv").write_text(table(10))
+    Path("data/raw/link").symlink_to("../../elsewhere")
+    Path("data/raw/tables.csv").symlink_to("../../elsewhere/inner")
+    advice = "is a link to a folder, where DVC notices no changes: move the folder itself there, or link its files"
+    for path, link in (("link/inner/t.csv", "link"), ("tables.csv", "tables.csv")):
+        changes = {key: f"data/raw/{path}"} | ({"test_fraction": "absent"} if key == "test_path" else {})
+        assert fault(table(10), features=["area"], **changes) == f"data/raw/{link}: {advice}"
+
+
+@links
+def test_a_link_to_a_file_is_read() -> None:
+    Path("t.csv").write_text(table(10))
+    Path("data/raw/link.csv").symlink_to("../../t.csv")
+    train, test = points("", path="data/raw/link.csv", features=["area"])
+    assert (len(train.x), len(test.x)) == (8, 2)

@@ -8,7 +8,7 @@ from PIL import Image
 from stages.columns import unnamed
 from stages.history import Snapshots
 from stages.plot import learning
-from stages.plot.figure import new_panels
+from stages.plot.figure import new_panels, opacity
 
 RED = (255, 0, 0)
 
@@ -68,8 +68,8 @@ def test_a_picture_of_many_columns_equals_one_drawn_from_scratch(n_feature: int,
             panel.plot(shown.x[order, 0], y[order], "C0.")
             panel.plot(shown.x[order, 0], predictions[-1, order], "r-", linewidth=2)
         else:
-            panel.plot(np.sort(y), np.sort(y), "C0.-")
             panel.plot(y, predictions[-1], "r.")
+            panel.plot(np.sort(y), np.sort(y), "C0-")
         panel.set_ylim(learning.y_limits(y, predictions))
     text = panel.text(0.98, 0.98, "Loss=0.0010", size=20, ha="right", va="top", transform=canvas.figure.transFigure)
     if n_output == 1:
@@ -119,3 +119,19 @@ def test_limits_hold_all_but_predictions_far_off() -> None:
     assert learning.y_limits(y, np.array([0.2, 0.5])) == (-0.05, 1.05)
     assert learning.y_limits(y, np.array([-0.5, 1.5])) == (-0.55, 1.55)
     assert learning.y_limits(y, np.array([-1e9, 1e9])) == (-1.05, 2.05)
+
+
+BLUE = (31, 119, 180)
+
+
+@pytest.mark.parametrize("rows", [60, 1000])
+def test_the_diagonal_lies_above_the_predictions(rows: int) -> None:
+    y = np.linspace(0, 1, rows, dtype="f4")[:, None]
+    exact = Snapshots(np.array([0]), np.zeros(1), np.hstack([y, y]), y, y[None])
+    (picture,) = learning.draw_learning(exact, unnamed(2, 1), dpi=100)
+    pixels = np.asarray(picture.convert("RGB"))
+    assert (pixels == BLUE).all(axis=2).sum() > 300  # all of the diagonal, with a red prediction at each of its points
+
+
+def test_points_are_opaque_unless_they_are_many() -> None:
+    assert [opacity(points) for points in (1, 100, 400, 1000)] == [1, 1, 1, 0.4]

@@ -19,9 +19,10 @@ from pyarrow import parquet
 
 from stages.columns import Columns
 from stages.runtime import files
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, short
 from stages.tables import table
 from stages.tables.table import Table
+from tests.conftest import PROJECT
 
 CASES = settings(
     max_examples=int(os.environ.get("FUZZ", "200")),
@@ -56,7 +57,7 @@ def read(path: str, columns: Columns = A_TO_B, **options: bool) -> list[list[flo
     return np.concatenate([*Table(path).rows(columns, **options)]).tolist()
 
 
-def told(path: str, columns: Columns = A_TO_B, **options: bool) -> list[str]:
+def fault_lines(path: str, columns: Columns = A_TO_B, **options: bool) -> list[str]:
     """Return what is said about a table, a line a fault, without its path."""
     with pytest.raises(UserError) as caught:
         read(path, columns, **options)
@@ -118,6 +119,51 @@ def test_a_category_has_a_column_for_each_sorted_value_whatever_the_kind_of_file
         assert read(path, columns) == [[0, 1, 0, 1, 2], [0, 0, 1, 3, 4], [1, 0, 0, 5, 6]]
 
 
+@pytest.mark.parametrize("identifier", [0, -7, 10_000_000_000, 2**53, -(2**53)])
+def test_an_identifier_is_the_same_category_in_whatever_type_it_is_stored(identifier: int) -> None:
+    Path("folder").mkdir()
+    decimals = [Decimal(f"{identifier}.00"), Decimal("2.50")]
+    columns = [
+        [identifier, 2],
+        pa.array([identifier, 2.5], pa.float64()),
+        pa.array([str(identifier), "2.5"]),
+        pa.array(decimals),
+        pa.array([float(identifier), 2.5]).dictionary_encode(),
+    ]
+    for number, column in enumerate(columns):
+        saved({"a": column, "b": [1, 1]}, f"folder/{number}.parquet")
+    assert Table("folder").values(["a"]) == {"a": sorted({str(identifier), "2", "2.5"})}
+
+
+def test_small_floats_and_infinities_are_categories_as_before() -> None:
+    values = pa.array([0.1, 5, -0.0, 65504, math.inf], pa.float32())
+    assert Table(saved({"a": values, "b": range(5)})).values(["a"]) == {"a": ["0", "0.1", "5", "65504", "inf"]}
+
+
+DECOMPOSED, COMPOSED = "Gro\u0308\u00dfe", "Gr\u00f6\u00dfe"
+
+
+@pytest.mark.parametrize("written", [DECOMPOSED, COMPOSED, f" {DECOMPOSED} "])
+@pytest.mark.parametrize("asked", [DECOMPOSED, COMPOSED])
+def test_names_and_categories_are_compared_without_regard_to_how_accents_are_encoded(written: str, asked: str) -> None:
+    path = saved(f"{written},b\n{DECOMPOSED},2\n{COMPOSED},3\n")
+    assert Table(path).names == [COMPOSED, "b"]
+    assert Table(path).values([asked]) == {asked: [COMPOSED]}
+    for value in (DECOMPOSED, COMPOSED):
+        assert read(path, Columns(features=[asked], targets=["b"], categories={asked: [value]})) == [[1, 2], [1, 3]]
+    both = saved(f"{DECOMPOSED},{COMPOSED},b\n1,2,3\n")
+    with pytest.raises(UserError, match=f"^t.csv: has more than one column {asked}: give them different names$"):
+        Table(both).require([asked])
+
+
+def test_rows_are_counted_once_however_often_they_are_read() -> None:
+    counts: list[int] = []
+    table = Table(saved("a,b\n1,2\n3,4\n"), counts.append)
+    columns = Columns(features=["a"], targets=["b"], categories=table.values(["a"]))
+    assert len(list(table.rows(columns))) == 1
+    assert counts == [2]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -137,16 +183,63 @@ def test_a_category_has_a_column_for_each_sorted_value_whatever_the_kind_of_file
         (b"a,b\xff\n1,1\n", "cannot be read: it is not UTF-8 text: save it as UTF-8"),
         ("a,b\n".encode("utf-16"), "cannot be read: it is not UTF-8 text: save it as UTF-8"),
         ({"a": [b"\xff"], "b": [1]}, "column a: 1 value is of type binary, in row 1: "),
+        ("a,b\n1,2\n" + "x" * (3 << 20), "line 3: this row is longer than 1 MiB: shorten it"),
         (
             'a,b\n1,"' + "2,3\n" * (1 << 20),
-            "cannot be read: a row is longer than 1 MiB: look for an unclosed quote",
+            "line 2: the quote that opens here is not closed within 1 MiB: close it, or remove it",
         ),
     ],
 )
 def test_a_table_whose_shape_is_wrong_is_refused_in_one_line(content: Any, message: str) -> None:
     columns = Columns(features=["a"], targets=["c"]) if "column c:" in message else A_TO_B
-    (line,) = told(saved(content), columns)
+    (line,) = fault_lines(saved(content), columns)
     assert line.startswith(message) if message.endswith(" ") else line == message
+
+
+AUTO_MPG = (PROJECT / "data/raw/auto-mpg.csv").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("column", [0, 3, 7])
+@pytest.mark.parametrize("rows", [{200: '"{}'}, {200: '"{}', 300: '"{}'}, {200: '"{}', 300: '{}"'}, {392: '"{}'}])
+def test_a_quote_that_would_swallow_rows_is_refused_with_the_line_where_it_opens(
+    column: int, rows: dict[int, str]
+) -> None:
+    lines = [f"{line},note" for line in AUTO_MPG]
+    for row, pattern in rows.items():
+        values = lines[row].split(",")
+        values[column] = pattern.format(values[column])
+        lines[row] = ",".join(values)
+    features = [name for index, name in enumerate(lines[0].split(",")[:3]) if index != column]
+    columns = Columns(features=features, targets=["weight"])
+    (line,) = fault_lines(saved("\n".join(lines)), columns)
+    assert line.startswith(f"line {min(rows) + 1}: ")
+
+
+def test_each_row_is_read_whether_it_is_in_one_member_of_a_compressed_file_or_in_several() -> None:
+    members = [gzip.compress(part) for part in (b"a,b\n1,", b"2\n", b"", b"3,4")]
+    Path("t.csv.gz").write_bytes(b"".join(members))
+    assert read("t.csv.gz") == [[1, 2], [3, 4]]
+    for harmed in (b"".join(members)[:-1], b"".join(members) + b"x", b"".join(members[:3]) + members[3][:5]):
+        Path("t.csv.gz").write_bytes(harmed)
+        assert fault_lines("t.csv.gz")[0].startswith("cannot be read: ")
+
+
+def test_each_row_is_read_from_several_row_groups_and_a_footer_with_another_number_is_refused() -> None:
+    values = pa.table({"a": range(5), "b": range(5)})
+    parquet.write_table(values, "t.parquet", row_group_size=2)
+    assert read("t.parquet") == [[i, i] for i in range(5)]
+    parquet.write_table(values, "t.parquet")
+    content = Path("t.parquet").read_bytes()
+    five, six = b"\x16\x0a\x19\x1c", b"\x16\x0c\x19\x1c"  # Thrift's num_rows, then the list of row groups
+    assert content.count(five) == 1
+    Path("t.parquet").write_bytes(content.replace(five, six))
+    assert fault_lines("t.parquet") == ["cannot be read: has 6 rows, but 5 were read: save it again"]
+
+
+def test_blank_lines_between_the_values_of_a_single_column_may_be_missing_values() -> None:
+    assert read(saved("a\n1\n2\n\n"), targets=False) == [[1], [2]]
+    with pytest.raises(UserError, match=r"^t.csv: line 3: is blank, and may be a missing value: fill it in, "):
+        read(saved("a\n1\n\n2\n"), targets=False)
 
 
 @pytest.mark.parametrize("kept", [-1, -9, 200, 10, 0])
@@ -159,33 +252,46 @@ def test_a_file_that_was_cut_is_refused_in_one_line(name: str, kept: int) -> Non
         name,
     )
     Path(path).write_bytes(Path(path).read_bytes()[:kept])
-    (line,) = told(path)
+    (line,) = fault_lines(path)
     assert line.startswith("cannot be read: ")
 
 
 def test_a_file_that_is_missing_or_of_another_kind_says_what_is_accepted() -> None:
-    assert told("none.csv") == ["is missing: put the table there, or run `dvc pull` if DVC tracks it"]
+    assert fault_lines("none.csv") == ["is missing: put the table there, or run `dvc pull` if DVC tracks it"]
     kinds = "must be a .csv, .tsv, .csv.gz, .tsv.gz or .parquet file, or a folder of .parquet files"
-    assert told(saved(b"", "t.xlsx")) == [kinds]
+    assert fault_lines(saved(b"", "t.xlsx")) == [kinds]
     Path("folder").mkdir()
-    assert told("folder") == ["must contain .parquet files, got none"]
+    assert fault_lines("folder") == ["must contain .parquet files, got none"]
     saved("a", "folder/a.csv")
-    assert told("folder") == ["must contain only .parquet files, got a.csv"]
+    assert fault_lines("folder") == ["must contain only .parquet files, got a.csv"]
     Path("t.csv").mkdir()
-    assert told("t.csv") == ["must contain .parquet files, got none"]
+    assert fault_lines("t.csv") == ["must contain .parquet files, got none"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
 def test_a_pipe_is_reported_rather_than_waited_for() -> None:
     os.mkfifo("t.csv")
-    assert told("t.csv") == ["cannot be read: Not a regular file"]
+    assert fault_lines("t.csv") == ["cannot be read: Not a regular file"]
+    Path("folder").mkdir()
+    saved({"a": [1], "b": [1]}, "folder/1.parquet")
+    os.mkfifo("folder/2.parquet")
+    with pytest.raises(UserError, match=r"^folder/2.parquet: cannot be read: Not a regular file$"):
+        Table("folder")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
+def test_a_pipe_in_the_place_of_a_file_that_was_read_is_a_change() -> None:
+    Table(saved("a,b\n1,2\n"))
+    Path("t.csv").unlink()
+    os.mkfifo("t.csv")
+    assert "t.csv" in files.changed()
 
 
 def test_a_column_without_a_name_is_refused_where_it_is_used() -> None:
     path = saved("a,b,\n1,2,3\n")
     assert read(path) == [[1, 2]]
     with pytest.raises(UserError, match=r"^t.csv: has a column without a name: name it, or list the others in "):
-        Table(path).check(["a", ""])
+        Table(path).require(["a", ""])
 
 
 NOT_NUMERIC = (
@@ -201,24 +307,24 @@ NOT_NUMERIC = (
     ),
 )
 def test_text_that_is_no_plain_number_is_refused(cell: str) -> None:
-    (line,) = told(saved(f'a,b\n"{cell}",2\n'))
+    (line,) = fault_lines(saved(f'a,b\n"{cell}",2\n'))
     assert line == f"column a: 1 value is {NOT_NUMERIC.format(repr(cell))}"
-    assert told(saved({"a": [cell], "b": [2]})) == [line]
+    assert fault_lines(saved({"a": [cell], "b": [2]})) == [line]
 
 
 @pytest.mark.parametrize("cell", ["", " ", '""', "NA", "nan", "-NaN", "null", " NULL ", "#N/A", "n/a"])
 def test_a_missing_value_is_refused_in_numbers_and_categories(cell: str) -> None:
     path = saved(f"a,b\n1,2\n{cell},2\n")
     line = "column a: 1 value is missing, in row 2: fill in a value, or remove such rows"
-    assert told(path) == [line]
-    assert told(path, Columns(features=["a"], targets=["b"], categories={"a": ["1"]})) == [line]
+    assert fault_lines(path) == [line]
+    assert fault_lines(path, Columns(features=["a"], targets=["b"], categories={"a": ["1"]})) == [line]
     with pytest.raises(UserError, match=f"^t.csv: {line}$"):
         Table(path).values(["a"])
 
 
 @pytest.mark.parametrize("missing", [[1.0, None], [1.0, math.nan], ["1", None], [True, None], [None, None]])
 def test_a_missing_value_in_parquet_is_refused(missing: list[Any]) -> None:
-    (line,) = told(saved({"a": missing, "b": [1, 2]}))
+    (line,) = fault_lines(saved({"a": missing, "b": [1, 2]}))
     assert re.match(r"column a: (1 value is missing, in row 2|2 values are missing, in rows 1, 2): ", line)
 
 
@@ -232,26 +338,32 @@ def test_a_missing_value_in_parquet_is_refused(missing: list[Any]) -> None:
         ("-1e39", "too large for float32", "choose a larger unit"),
         ("1e-38", "too close to 0 for float32", "choose a smaller unit"),
         ("-1e-300", "too close to 0 for float32", "choose a smaller unit"),
+        ("1e-400", "too close to 0 for float32", "choose a smaller unit"),
+        ("-0.00000012e-400", "too close to 0 for float32", "choose a smaller unit"),
+        ("0." + 400 * "0" + "1", "too close to 0 for float32", "choose a smaller unit"),
     ],
 )
 def test_a_number_that_float32_cannot_hold_is_refused(cell: str, problem: str, advice: str) -> None:
-    assert told(saved(f"a,b\n0,1\n{cell},1\n")) == [
-        f"column a: 1 value is {problem}, such as {cell!r}, in row 2: {advice}"
-    ]
+    for other in ("0", "0.000000e-400", "-.0E10", "true", "False"):
+        assert fault_lines(saved(f"a,b\n{other},1\n{cell},1\n")) == [
+            f"column a: 1 value is {problem}, such as {short(cell)}, in row 2: {advice}"
+        ]
     shown = float(cell)
-    (line,) = told(saved({"a": [0.0, shown], "b": [1, 1]}))
+    if shown == 0:  # no number in Parquet is that small
+        return
+    (line,) = fault_lines(saved({"a": [0.0, shown], "b": [1, 1]}))
     assert line == f"column a: 1 value is {problem}, such as {shown}, in row 2: {advice}"
 
 
 @pytest.mark.parametrize(
     "cell",
     [date(2024, 1, 1), datetime(2024, 1, 1), time(1), timedelta(1), [1], {"x": 1}],
-    ids=lambda each: type(each).__name__,
+    ids=lambda cell: type(cell).__name__,
 )
 def test_dates_times_and_nested_values_are_no_numbers(cell: Any) -> None:
     path = saved({"a": [cell] * 5, "b": [1] * 5})
     kind = str(parquet.read_schema(path).field("a").type)
-    (line,) = told(path)
+    (line,) = fault_lines(path)
     where = "first in rows 1, 2, 3"
     assert line == f"column a: 5 values are of type {kind}, {where}: {table.cells.OTHER_TYPES}"
 
@@ -266,7 +378,7 @@ def test_all_faults_are_reported_at_once_with_counts_and_the_first_rows() -> Non
     path = saved("a,b,c\n" + "\n".join(rows))
     assert len([*Table(path)._batches(["a"])]) > 1
     columns = Columns(features=["a", "b"], targets=["c"])
-    assert sorted(told(path, columns)) == [
+    assert sorted(fault_lines(path, columns)) == [
         "column a: 1000 values are missing, first in rows 7, 107, 207: fill in a value, or remove such rows",
         "column b: 2 values are not numeric, such as 'x', in rows 5, 90000: "
         "write numbers like 1234.5, or, if it is a feature, list it in generate.categories",
@@ -279,13 +391,13 @@ def test_rows_are_counted_through_the_files_of_a_folder() -> None:
     Path("folder").mkdir()
     saved({"a": [1, 2], "b": [1, 2]}, "folder/1.parquet")
     saved({"a": [1, None], "b": [1, 2]}, "folder/2.parquet")
-    (line,) = told("folder")
+    (line,) = fault_lines("folder")
     assert "in row 4" in line
 
 
 def test_a_category_with_a_value_that_was_not_learned_is_refused() -> None:
     columns = Columns(features=["a"], targets=["b"], categories={"a": ["x"]})
-    assert told(saved("a,b\nx,1\ny,1\nz,1\n"), columns) == [
+    assert fault_lines(saved("a,b\nx,1\ny,1\nz,1\n"), columns) == [
         "column a: 2 values are not in the training rows, such as 'y', in rows 2, 3: "
         "remove such rows, or train on a table that has such values"
     ]
@@ -307,7 +419,9 @@ def test_a_constant_column_is_fine(first: float) -> None:
 def test_a_column_that_float32_rounds_too_much_to_learn_from_is_refused() -> None:
     path = saved("a,b\n" + "".join(f"{1_700_000_000 + i},{i}\n" for i in range(1000)))
     line = "float32 would round its values by up to 64, too much for their standard deviation of 2.9e+02: "
-    assert told(path, check_rounding=True) == [f"column a: {line}subtract an offset, such as 1.7e+09, from all values"]
+    assert fault_lines(path, check_rounding=True) == [
+        f"column a: {line}subtract an offset, such as 1.7e+09, from all values"
+    ]
     assert len(read(path)) == 1000  # to predict with
     for most in (127_000, 129_000):  # × √(1/12) is the deviation, whose thousandth is to be at least 64 / 2 / …
         spread = np.linspace(0, most, 1001)
@@ -333,6 +447,8 @@ def test_what_changes_while_a_table_is_read_is_noticed() -> None:
     Table("folder"), Table("t.csv")
     before = set(files.changed())
     saved("a,b\n1,3\n")
+    Path("folder/.DS_Store").touch()
+    assert set(files.changed()) - before == {"t.csv"}
     saved({"a": [1], "b": [1]}, "folder/2.parquet")
     assert set(files.changed()) - before == {"folder", "t.csv"}
 
@@ -370,14 +486,14 @@ def test_fuzz_csv_gives_the_numbers_that_python_reads_or_one_line(pieces: list[s
     content = f"a,b\n1,2\n{''.join(pieces)}".encode()
     path = saved(content[: len(content) - cut])
     try:
-        found = read(path)
+        rows = read(path)
     except UserError as error:
         assert str(error).startswith(f"{path}: ")
         assert all(line.isprintable() for line in str(error).split("\n"))
     else:
         expected = reference(content[: len(content) - cut])
         assert expected is not None
-        np.testing.assert_array_equal(np.array(found, np.float32), np.array(expected, np.float32))
+        np.testing.assert_array_equal(np.array(rows, np.float32), np.array(expected, np.float32))
 
 
 @CASES
@@ -400,11 +516,11 @@ def test_fuzz_a_damaged_file_gives_rows_or_one_line(name: str, edits: list[tuple
 @pytest.mark.parametrize("offset", [2**60, -(2**60), 2**53])
 def test_integers_that_float64_cannot_tell_apart_are_refused_rather_than_taken_for_a_constant(offset: int) -> None:
     path = saved("a,b\n" + "".join(f"{offset + index % 2},{index}\n" for index in range(50)))
-    (line,) = told(path, check_rounding=True)
+    (line,) = fault_lines(path, check_rounding=True)
     assert line.startswith("column a: ")
     assert "subtract an offset, such as " in line
 
 
 def test_a_compressed_table_without_the_name_of_one_is_named() -> None:
     Path("t.csv").write_bytes(gzip.compress(b"a,b\n1,2\n"))
-    assert told("t.csv") == ["is compressed by gzip: name it t.csv.gz"]
+    assert fault_lines("t.csv") == ["is compressed by gzip: name it t.csv.gz"]

@@ -15,13 +15,15 @@ def batches(size: int | None, micro_size: int = 10, ranks: Ranks = ALONE, seed: 
 
 def points(batch: Batch) -> list[float]:
     """Return the points of a batch that count."""
-    return [value for micro in batch.micro_batches if micro.weight for value in micro.x[:, 0].tolist()]
+    return [value for micro in batch.micro_batches if micro.fraction_of_batch for value in micro.x[:, 0].tolist()]
 
 
 def mean(values: Tensor, batch: list[Batch]) -> float:
     """Return the mean of values over the points of a step, as training computes it on all ranks together."""
     return sum(
-        micro.weight * values[micro.x[:, 0].long()].mean().item() for part in batch for micro in part.micro_batches
+        micro.fraction_of_batch * values[micro.x[:, 0].long()].mean().item()
+        for part in batch
+        for micro in part.micro_batches
     )
 
 
@@ -29,13 +31,13 @@ def test_the_full_batch_is_all_points_in_order_in_views_of_the_data() -> None:
     whole = batches(None)
     (batch,) = whole.epoch(0)
     assert points(batch) == X[:, 0].tolist()
-    assert batch.weight == 1
+    assert batch.fraction_of_epoch == 1
     assert {micro.x.untyped_storage().data_ptr() for micro in batch.micro_batches} == {X.untyped_storage().data_ptr()}
 
 
-def test_one_micro_batch_has_weight_one_and_so_the_bits_of_no_micro_batch() -> None:
+def test_one_micro_batch_is_all_of_its_batch_and_so_has_the_bits_of_no_micro_batch() -> None:
     ((micro,),) = [batch.micro_batches for batch in batches(None, micro_size=103).epoch(0)]
-    assert micro.weight == 1
+    assert micro.fraction_of_batch == 1
 
 
 @pytest.mark.parametrize("size", [1, 7, 25, 103, 500])
@@ -46,13 +48,13 @@ def test_shuffled_batches_hold_each_point_once_with_its_target(size: int, micro_
     assert [len(points(batch)) for batch in parts] == [size] * (103 // size) + [103 % size] * (103 % size > 0)
     assert all(torch.equal(micro.y, -micro.x) for batch in parts for micro in batch.micro_batches)
     assert all(len(micro.x) <= micro_size for batch in parts for micro in batch.micro_batches)
-    assert sum(batch.weight for batch in parts) == pytest.approx(1)
+    assert sum(batch.fraction_of_epoch for batch in parts) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("n", [1, 2, 103])
 @pytest.mark.parametrize("size", [None, 2, 25])
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
-def test_weights_average_over_a_step_however_it_is_cut(n: int, size: int | None, ranks: int) -> None:
+def test_fractions_average_over_a_step_however_it_is_cut(n: int, size: int | None, ranks: int) -> None:
     values = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     cut = [list(batches(size, 10, Ranks(rank, ranks), n=n).epoch(0)) for rank in range(ranks)]
     assert len({len(parts) for parts in cut}) == 1  # all ranks take as many steps

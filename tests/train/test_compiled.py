@@ -16,11 +16,13 @@ from stages.train.compiled import CompiledSteps, library
 from stages.train.compiled import steps as compiled
 from stages.train.compiled.library import Recipe
 from stages.train.compiled.loop import loop_over_steps
+from stages.train.layers import examine
 from stages.train.loop import descend
 from stages.train.optim import new_optimizer
 from stages.train.parallel import on_all_ranks
 from stages.train.ranks import Ranks
 from tests.conftest import Copy, before_summary
+from tests.train.test_stage import losses, trained, write_points
 
 ONE = Ranks()
 Loop = Callable[[list[Tensor]], object]
@@ -60,14 +62,14 @@ def both(
     """Train with compiled and with eager steps; return the losses of the epochs of both."""
     loss_function = loss_function or nn.MSELoss()
     batches = Batches(*points(n, widths[0], widths[2]), size, micro_size, Ranks(), 5)
-    net = network.build(style, *widths, seed=1)
+    net = network.build(network.Network.model_validate({"style": style, "hidden": widths[1]}), *widths[::2], seed=1)
     twin = copy.deepcopy(net)
     optimizer, other = (new_optimizer(name, each, learning_rate, options or {}) for each in (net, twin))
     steps = CompiledSteps(net, optimizer, loss_function, batches)
-    ours = [sum(float(loss) * weight for loss, weight, _ in steps.descend(epoch, 0, 1)) for epoch in range(epochs)]
+    ours = [sum(float(taken.loss) * taken.fraction for taken in steps.take((epoch, 0), 1)) for epoch in range(epochs)]
     everywhere = on_all_ranks(twin, loss_function, Ranks())
     theirs = [
-        sum(float(loss) * batch.weight for batch, loss in descend(other, batches.epoch(epoch), everywhere))
+        sum(float(loss) * batch.fraction_of_epoch for batch, loss in descend(other, batches.epoch(epoch), everywhere))
         for epoch in range(epochs)
     ]
     return ours, theirs
@@ -132,18 +134,41 @@ def test_the_loop_cuts_batches_of_any_size(widths: tuple[int, int, int], size: i
 
 @pytest.mark.usefixtures("not_compiled")
 def test_many_epochs_of_a_full_batch_are_taken_in_one_call() -> None:
-    net = network.build("module", 1, 10, 1, seed=1)
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
     optimizer = new_optimizer("SGD", net, 0.1, {})
     batches = Batches(*points(50, 1, 1), None, 1000, Ranks(), 5)
     steps = CompiledSteps(net, optimizer, nn.MSELoss(), batches)
-    ((first, *_),) = steps.descend(0, 0, 100)
-    ((losses, weight, count),) = steps.descend(1, 0, 30)
-    assert first.dim() == 0
-    assert (len(losses), weight, count) == (30, 1, 1)
+    (first,) = steps.take((0, 0), 100)
+    (taken,) = steps.take((1, 0), 30)
+    assert first.loss.dim() == 0 and first.earlier_epochs is None
+    assert taken.earlier_epochs is not None
+    losses = torch.stack([*taken.earlier_epochs, taken.loss])
+    assert (len(losses), taken.fraction, taken.steps) == (30, 1, 1)
     assert (losses.diff() < 0).all()
     everywhere = on_all_ranks(net, nn.MSELoss(), Ranks())
-    (_, after), *_ = descend(optimizer, [batches.full], everywhere)
+    (_, after), *_ = descend(optimizer, [batches.share_of_all], everywhere)
     assert after < losses[-1]  # the network itself has learned
+
+
+@pytest.mark.usefixtures("not_compiled")
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 30, "validation_fraction": 0.2}])
+def test_the_stage_records_what_it_does_with_eager_steps(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_points(100)
+    records = []
+    for steps in ("eager", "compiled"):
+        trained_params = trained(steps=steps, **changes)
+        records.append((trained_params, losses(), history.read_snapshots("data/history.npz")))
+        Path(".checkpoint/train").unlink()
+    (eager, eager_losses, expected), (ours, our_losses, snapshots) = records
+    torch.testing.assert_close(ours, eager, rtol=1e-4, atol=1e-5)
+    assert our_losses == pytest.approx(eager_losses, rel=1e-4)
+    assert snapshots.epochs.tolist() == expected.epochs.tolist()
+    assert snapshots.losses == pytest.approx(expected.losses, rel=1e-4)
+    assert snapshots.predictions == pytest.approx(expected.predictions, rel=1e-3, abs=1e-4)
+    assert Path("data/net_params.pkl").stat().st_size == 2461  # no parameter is a view of them all
 
 
 @pytest.mark.usefixtures("not_compiled")
@@ -151,14 +176,14 @@ def test_an_epoch_goes_on_after_the_steps_that_were_taken() -> None:
     batches = Batches(*points(110, 3, 2), 24, 48, Ranks(), 5)
 
     def start() -> tuple[nn.Module, CompiledSteps]:
-        net = network.build("module", 3, 6, 2, seed=1)
+        net = network.build(network.Network(style="module", hidden=6), 3, 2, seed=1)
         return net, CompiledSteps(net, new_optimizer("Adam", net, 0.01, {}), nn.MSELoss(), batches)
 
     (whole, uninterrupted), (net, steps) = start(), start()
-    expected = list(uninterrupted.descend(0, 0, 1))
+    expected = list(uninterrupted.take((0, 0), 1))
     taken = 0
     for expected_call in expected:
-        call = next(steps.descend(0, taken, 1))
+        call = next(steps.take((0, taken), 1))
         assert call == expected_call
         taken += call[2]
     assert (taken, len(expected)) == (5, 3)  # the first alone, then two in a call
@@ -192,7 +217,8 @@ def test_what_cannot_be_compiled_is_one_line_that_says_what_to_do(monkeypatch: p
     def message(net: nn.Module, name: Any = "SGD", ranks: Ranks = ONE, **options: Any) -> str:
         batches = Batches(*points(50, 1, 1), None, 1000, ranks, 5)
         with pytest.raises(UserError) as caught:
-            CompiledSteps(net, new_optimizer(name, net, 0.1, options), nn.MSELoss(), batches)
+            optimizer, demands = new_optimizer(name, net, 0.1, options), examine(net, batches.x, batches.y)
+            CompiledSteps(net, optimizer, nn.MSELoss(), batches, demands)
         text = str(caught.value)
         assert text.startswith("params.yaml: kernels: compiled") and "\n" not in text
         return text.removeprefix("params.yaml: kernels: compiled ")
@@ -213,15 +239,15 @@ def test_what_cannot_be_compiled_is_one_line_that_says_what_to_do(monkeypatch: p
 
 @pytest.mark.usefixtures("not_compiled")
 def test_a_schedule_that_changes_more_than_the_learning_rate_is_refused() -> None:
-    net = network.build("module", 1, 10, 1, seed=1)
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
     optimizer = new_optimizer("SGD", net, 0.1, {"momentum": 0.9})
     steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(*points(50, 1, 1), None, 1000, ONE, 5))
     optimizer.param_groups[0].update(lr=0.01)
-    list(steps.descend(0, 0, 1))
-    list(steps.descend(1, 0, 1))
+    list(steps.take((0, 0), 1))
+    list(steps.take((1, 0), 1))
     optimizer.param_groups[0].update(momentum=0.8)
     with pytest.raises(UserError, match="keeps the optimizer's momentum constant: set cycle_momentum to false in"):
-        list(steps.descend(2, 0, 1))
+        list(steps.take((2, 0), 1))
 
 
 def test_the_compiled_gradient_of_many_points_is_that_of_float64(
@@ -237,7 +263,7 @@ def test_the_compiled_gradient_of_many_points_is_that_of_float64(
 
     x = torch.linspace(-1, 1, 1_000_000)[:, None]
     y = x.square() + 0.2 * torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
-    net = network.build("module", 1, 10, 1, seed=0)
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=0)
     exact, before = copy.deepcopy(net).double(), copy.deepcopy(net)
     optimizer = new_optimizer("SGD", net, 1e-3, {})
     steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(x, y, None, 65_536, ONE, 0))
@@ -245,7 +271,7 @@ def test_the_compiled_gradient_of_many_points_is_that_of_float64(
 
     steps.vectors = compiled.Vectors(net, optimizer)  # so that the first step is compiled, too
     optimizer.param_groups[0]["lr"] = 1000.0  # next to which what the parameters were is rounding
-    ((loss, *_),) = steps.descend(1, 0, 1)
+    ((loss, *_),) = steps.take((1, 0), 1)
     expected = nn.functional.mse_loss(exact(x.double()), y.double())
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -255,7 +281,7 @@ def test_the_compiled_gradient_of_many_points_is_that_of_float64(
 
 
 COMPILED = {
-    "kernels": "compiled",
+    "train__steps": "compiled",
     "train__batch_size": 30,
     "train__optimizer": "AdamW",
     "train__learning_rate": 0.02,
@@ -296,6 +322,6 @@ def test_a_training_is_compiled_once_and_learns_what_a_native_one_does(trained: 
 
     copy.set(train__batch_size=31)
     assert "needs the C++ compiler" in copy.stage("train", 2, **without)
-    copy.set(train__batch_size=30, kernels="native")
+    copy.set(train__batch_size=30, train__steps="eager")
     copy.stage("train")
     torch.testing.assert_close(ours, losses(), rtol=1e-3, atol=1e-6)

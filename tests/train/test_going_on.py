@@ -21,8 +21,9 @@ from stages.train import progress as training_progress
 from stages.train import stage
 from stages.train.batches import Batches
 from stages.train.checkpoint import store
-from stages.train.checkpoint.store import FINISHED, FINISHED_BYTES, PATH, STOP_SIGNALS, Checkpoint, state_file
+from stages.train.checkpoint.store import FINISHED, FINISHED_BYTES, PATH, STOP_SIGNALS, Checkpoint
 from stages.train.ranks import Ranks
+from stages.train.record import Record, snapshot_points
 from stages.train.settings import Train
 from stages.train.training import train
 from stages.train.validation import hold_back
@@ -70,13 +71,15 @@ def trained_once(changes: dict[str, Any], *, stopped: bool) -> tuple[list[Any], 
     """
     settings = Train(**SETTINGS | changes)
     points, held_back = hold_back(dataset.read("data/train.pt"), settings.validation_fraction, settings.seed)
-    net = network.build("module", 1, 10, 1, settings.seed)
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, settings.seed)
     batches = Batches(points.x, points.y, settings.batch_size, 1000, Ranks(), settings.seed)
     validation = held_back and Batches(held_back.x, held_back.y, None, 1000, Ranks(), settings.seed)
     checkpoint = Checkpoint({}, settings.epochs, Ranks())
     checkpoint.stopped = stopped
-    record = train(net, batches, validation, settings, checkpoint)
-    snapshots = record.snapshots()
+    shown = snapshot_points(points)
+    record = Record(shown.x, 1, settings.epochs, settings.snapshot_every)
+    train(net, batches, validation, settings, record, checkpoint)
+    snapshots = record.snapshots(shown)
     bits = [values.numpy().tobytes() for values in net.state_dict().values()]
     return [record.curves(), snapshots.epochs.tolist()], [
         *bits,
@@ -164,9 +167,9 @@ def test_foreign_content_under_a_right_digest_is_reported_and_replaced(
     for _ in range(9):
         with pytest.raises(UserError):
             trained_once(changes, stopped=True)
-    state = state_file.unpacked(state_file.read(PATH))
+    state = store.unpacked(store.read(PATH))
     forge(state)
-    state_file.write(PATH, state, durable=False)
+    store.write(PATH, state, durable=False)
     capsys.readouterr()
     assert trained_once(changes, stopped=False) == expected
     assert capsys.readouterr().err == "Not resuming: the checkpoint .checkpoint/train is damaged\n"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stages.runtime.errors import UserError
 from stages.train.batches import Batches
-from stages.train.layers import check, draws_random_numbers, whole_batch_layers
+from stages.train.layers import Demands, ensure_whole_batches, examine
 from stages.train.ranks import Ranks
 from tests.conftest import Copy
 from tests.train.test_checkpoint import FILES, PYTHON, TORCHRUN, interrupt, quick_checkpoints
@@ -127,9 +127,10 @@ def test_a_layer_that_needs_whole_batches_is_named_where_it_does_not_get_them(
     points: int, size: int | None, micro_size: int, ranks: int, message: str
 ) -> None:
     x = torch.zeros(points, 1)
+    batches = Batches(x, x, size, micro_size, Ranks(0, ranks), 0)
     with pytest.raises(UserError, match=f"^params.yaml: {re.escape(message)}"):
-        check(norm(), Batches(x, x, size, micro_size, Ranks(0, ranks), 0))
-    check(nn.Linear(1, 1), Batches(x, x, size, micro_size, Ranks(0, ranks), 0))
+        ensure_whole_batches(examine(norm(), x, x), batches)
+    ensure_whole_batches(examine(nn.Linear(1, 1), x, x), batches)
 
 
 @pytest.mark.parametrize(
@@ -143,27 +144,27 @@ def test_a_layer_that_needs_whole_batches_is_named_where_it_does_not_get_them(
 )
 def test_predictions_that_the_loss_would_broadcast_are_refused(net: nn.Module, got: str | None) -> None:
     x = torch.zeros(5, 1)
-    batches = Batches(x, x, None, 5, Ranks(), 0)
     if got is None:
-        check(net, batches)
+        assert examine(net, x, x) == Demands()
     else:
-        with pytest.raises(UserError) as told:
-            check(net, batches)
-        assert str(told.value) == f"stages/network.py: must predict float32 (2, 1) for x of float32 (2, 1), got {got}"
+        with pytest.raises(UserError) as caught:
+            examine(net, x, x)
+        assert str(caught.value) == f"stages/network.py: must predict float32 (2, 1) for x of float32 (2, 1), got {got}"
 
 
 def test_a_layer_that_draws_random_numbers_is_noticed_and_the_network_left_as_it_was() -> None:
-    x = torch.rand(2, 1)
+    x, y = torch.rand(2, 1), torch.rand(2, 10)
     for layer, draws in [(nn.ReLU(), False), (nn.Dropout(), True), (nn.RReLU(), True), (nn.BatchNorm1d(10), False)]:
         net = nn.Sequential(nn.Linear(1, 10), layer)
         before = [values.clone() for values in net.state_dict().values()]
-        assert draws_random_numbers(net, x) is draws
+        assert examine(net, x, y).seeds is draws
         assert all(map(torch.equal, net.state_dict().values(), before))
 
 
 def test_whole_batch_layers_are_found() -> None:
-    assert list(whole_batch_layers(norm(), torch.zeros(1, 1))) == ["norm (BatchNorm1d)"]
-    assert not whole_batch_layers(nn.LayerNorm(3), torch.zeros(1, 3))
+    x = torch.zeros(1, 1)
+    assert examine(norm(), x, x).whole_batches == ("norm (BatchNorm1d)",)
+    assert not examine(nn.LayerNorm(1), x, x).whole_batches
 
 
 class RunningMean(nn.Module):
@@ -181,7 +182,7 @@ class RunningMean(nn.Module):
 
 def test_a_persons_own_layer_that_keeps_something_of_a_batch_is_found() -> None:
     net = nn.Sequential(OrderedDict(mine=RunningMean(), predict=nn.Linear(1, 1)))
-    assert list(whole_batch_layers(net, torch.ones(1, 1))) == ["mine (RunningMean)"]
+    assert examine(net, torch.ones(1, 1), torch.ones(1, 1)).whole_batches == ("mine (RunningMean)",)
 
 
 def test_batch_norm_without_running_statistics_is_refused() -> None:
@@ -189,7 +190,7 @@ def test_batch_norm_without_running_statistics_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"^stages/network.py: norm \(BatchNorm1d\) must have track_running_stats=True: "
     ):
-        check(net, Batches(x, x, None, 5, Ranks(), 0))
+        examine(net, x, x)
 
 
 UNRESTORABLE = "stages/network.py: the network predicts differently once it is restored: use parameters and persistent"

@@ -48,7 +48,7 @@ def test_each_schedule_sets_the_learning_rates_and_trains_to_the_bits_of_a_plain
     name: str, optimizer: str
 ) -> None:
     x, y, *_ = dataset.read("data/train.pt")
-    net = network.build("module", 1, 10, 1, seed=SETTINGS["seed"])
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=SETTINGS["seed"])
     descent = getattr(torch.optim, optimizer)(net.parameters(), lr=0.2)
     scheduler = getattr(lr_scheduler, name)(descent, **EXAMPLES[name] | IMPLIED.get(name, {}))
     rates = []
@@ -126,6 +126,21 @@ def test_options_that_the_schedule_refuses_are_reported_in_one_line_before_train
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not Path(".checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "epochs"),
+    [
+        ("OneCycleLR", {"anneal_strategy": "linear"}, 20),
+        ("ExponentialLR", {"gamma": -1.0}, 1),
+        ("StepLR", {"step_size": 20, "gamma": -1.0}, 20),
+    ],
+)
+def test_a_learning_rate_after_the_last_step_is_not_refused(name: str, options: dict[str, Any], epochs: int) -> None:
+    trained(schedule=name, schedule_options=options, epochs=epochs)
+    rates = losses("learning_rate")
+    assert len(rates) == epochs
+    assert min(rates) > 0
 
 
 def test_a_schedule_that_cycles_momentum_is_refused_by_an_optimizer_without() -> None:

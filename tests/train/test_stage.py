@@ -1,5 +1,6 @@
 import copy
 import csv
+import json
 import math
 from pathlib import Path
 from typing import Any, get_args
@@ -15,6 +16,7 @@ from stages.generate import stage as generate
 from stages.generate.curve import Curve
 from stages.network import Network
 from stages.runtime.errors import UserError
+from stages.train import checkpoint, training
 from stages.train import stage as train
 from stages.train.batches import Batches
 from stages.train.loop import descend
@@ -22,6 +24,8 @@ from stages.train.optim import OptimizerName
 from stages.train.parallel import on_all_ranks
 from stages.train.ranks import Ranks
 from stages.train.settings import Train
+from stages.train.steps import EagerSteps
+from tests.conftest import Copy
 
 SETTINGS: dict[str, Any] = {
     "launcher": "python",
@@ -102,7 +106,7 @@ def test_training_is_the_five_steps_to_the_last_bit(name: str, options: dict[str
 
 def test_shuffled_batches_are_steps_on_those_points_and_the_last_short_one_weighs_less() -> None:
     x, y, *_ = dataset.read("data/train.pt")
-    net = network.build("module", 1, 10, 1, seed=SETTINGS["seed"])
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=SETTINGS["seed"])
     optimizer = torch.optim.SGD(net.parameters(), lr=0.2)
     expected = []
     for epoch in range(3):
@@ -134,15 +138,51 @@ def test_micro_batches_change_nothing_but_rounding(changes: dict[str, Any]) -> N
 def test_the_gradient_of_many_points_is_that_of_float64() -> None:
     write_points(3_000_000)
     x, y, *_ = dataset.read("data/train.pt")
-    net = network.build("module", 1, 10, 1, seed=0)
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=0)
     exact = copy.deepcopy(net).double()
     nn.functional.mse_loss(exact(x.double()), y.double()).backward()
-    full = Batches(x, y, None, 65_536, Ranks(), 0).full
+    full = Batches(x, y, None, 65_536, Ranks(), 0).share_of_all
     everywhere = on_all_ranks(net, nn.MSELoss(), Ranks())
     next(descend(torch.optim.SGD(net.parameters(), lr=1e-30), [full], everywhere))
     for ours, theirs in zip(net.parameters(), exact.parameters(), strict=True):
         assert ours.grad is not None and theirs.grad is not None
         assert (ours.grad - theirs.grad).abs().max() / theirs.grad.abs().max() < 1e-5
+
+
+def test_how_steps_are_taken_touches_nothing_but_train(done: Copy) -> None:
+    done.set(train__steps="compiled")
+    assert json.loads(done.run("dvc", "status", "--json")).keys() == {"train"}
+
+
+@pytest.mark.parametrize(
+    ("kernels", "steps", "any_processor"),
+    [("portable", "eager", True), ("portable", "compiled", False), ("native", "eager", False)],
+)
+def test_the_bits_depend_on_the_processor_unless_steps_are_eager_and_kernels_portable(
+    kernels: str, steps: str, any_processor: bool
+) -> None:
+    processor = checkpoint.of_machine(kernels, steps, Ranks())["processor"]
+    assert processor.startswith("any, ") is any_processor
+    assert processor.startswith(f"{checkpoint.processor_model()}, ") is not any_processor
+
+
+def test_a_checkpoint_fits_only_what_takes_its_steps_alike(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Steps(EagerSteps):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.fingerprint = {"compiled library": library}
+
+    monkeypatch.setattr(training, "EagerSteps", Steps)
+    for other, fits in [("one", True), ("another", False)]:
+        library = "one"
+        trained(epochs=3)
+        assert "Resuming" not in capsys.readouterr().err
+        library = other
+        trained(epochs=5)
+        assert ("Resuming from the checkpoint" in capsys.readouterr().err) is fits
+        Path(".checkpoint/train").unlink()
 
 
 def test_both_styles_train_to_the_same_bits() -> None:

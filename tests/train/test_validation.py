@@ -20,6 +20,8 @@ from stages.train.validation import Validation, hold_back
 from tests.conftest import LESSON
 from tests.train.test_stage import SETTINGS, losses, trained, write_points
 
+LESSON_NETWORK = models.Blueprint(network.Network(style="module", hidden=10), 1, 1)
+
 
 @pytest.fixture(autouse=True)
 def in_folder_with_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +81,7 @@ def reference(
     """Train in a plain loop; return the best weights, the losses and the validation losses."""
     points, held_back = hold_back(dataset.read("data/train.pt"), 0.3, SETTINGS["seed"])
     assert held_back
-    net = network.build("module", 1, 10, 1, seed=SETTINGS["seed"])
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=SETTINGS["seed"])
     optimizer = torch.optim.SGD(net.parameters(), lr=rate, **options)
     best, lowest, since = net.state_dict(), float("inf"), 0
     training, validation = [], []
@@ -126,12 +128,12 @@ def test_training_stops_where_patience_does_in_a_plain_loop(patience: int) -> No
 
 
 def restored() -> dict[str, Tensor]:
-    return models.restore_net("data/net.pkl", models.Blueprint(1, 10, 1)).state_dict()
+    return models.restore_net("data/net.pkl", LESSON_NETWORK).state_dict()
 
 
 def test_the_first_of_several_lowest_losses_is_the_best() -> None:
     net, zero = nn.Linear(1, 1), torch.zeros(1, 1)
-    validation = Validation(net, Batches(zero, zero, None, 1, Ranks(), 0).full, patience=2)
+    validation = Validation(net, Batches(zero, zero, None, 1, Ranks(), 0).share_of_all, patience=2)
     with torch.no_grad():
         net.bias.zero_()
         for weight in (1.0, 2.0):  # times an x of 0
@@ -166,7 +168,7 @@ def test_a_validation_loss_that_is_not_finite_is_reported() -> None:
 )
 def test_every_way_of_training_saves_the_weights_of_the_lowest_validation_loss(changes: dict[str, Any]) -> None:
     state = trained(validation_fraction=0.3, **changes)
-    net = network.build("module", 1, 10, 1, seed=0)
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=0)
     net.load_state_dict(state)
     held_back = hold_back(dataset.read("data/train.pt"), 0.3, SETTINGS["seed"])[1]
     assert held_back

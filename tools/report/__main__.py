@@ -33,7 +33,8 @@ def page(shown: contents.Contents) -> str:
     )
     templates.filters["text"] = text_of
     vega = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
-    return templates.get_template("template.html").render(report=shown, workspace=contents.WORKSPACE, vega=vega)
+    template = templates.get_template("template.html")
+    return template.render(report=shown, workspace=contents.WORKSPACE, score_names=contents.SCORES, vega=vega)
 
 
 def write() -> None:

@@ -6,6 +6,7 @@ import mimetypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
@@ -14,15 +15,18 @@ from dvc.exceptions import DvcException
 from dvc.render.convert import to_json
 from dvc.render.match import match_defs_renderers
 from dvc.repo import Repo
+from dvc.repo.experiments.utils import resolve_name
 from dvc.scm import RevError, resolve_rev
 from dvc.utils.flatten import flatten
 
 from stages.runtime.errors import UserError, one_line, printable
-from tools.report.dag import Drawing, lay_out
+from stages.runtime.spread import evenly_spread
 
 WORKSPACE = "workspace"  # what DVC calls the files as they are now
 MISSING = object()  # the value of a param or metric that a revision does not have
 MOST_PICTURES = 100  # of a sequence, for each revision
+SCORES = ("rmse", "mae", "r2")  # shown of the network beside the baselines
+TARGET = ("source", "target")  # the params of generate that say what is predicted
 
 
 @dataclass(frozen=True)
@@ -49,11 +53,25 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Scores:
+    """The metrics of the network and of the baselines in one revision: for one target, or "" for all, by model."""
+
+    revision: str
+    target: str
+    models: dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
 class Group:
     """The params or metrics of one section, whose name theirs leave out; "" for those outside any section."""
 
     name: str
     rows: list[Row]
+
+    @property
+    def changed(self) -> bool:
+        """Return whether any of the values differ."""
+        return any(row.changed for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,7 @@ class Chart:
     path: str
     title: str
     spec: dict[str, Any]
+    left_out: dict[str, str]  # why it does not show a revision, for each that dvc.yaml does not fit
 
     @property
     def panels(self) -> int:
@@ -96,11 +115,12 @@ class Sequence:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: its address in DVC, what it does, and whether `dvc repro` would run it."""
+    """A stage: its address in DVC, what it does, whether `dvc repro` would run it, and the stages that it needs."""
 
     name: str
     desc: str
     stale: bool
+    needs: list[str]
 
 
 @dataclass(frozen=True)
@@ -109,10 +129,12 @@ class Contents:
 
     revisions: dict[str, str]
     stages: list[Stage]
-    dag: Drawing
+    scores: list[Scores]
     metrics: list[Group]
     params: list[Group]
+    same_targets: bool  # whether the metrics of both revisions are of the same targets, so that they can be subtracted
     charts: list[Chart]
+    kept_epochs: dict[str, int]  # whose weights were kept, for each revision that has a validation loss
     sequences: list[Sequence]
     pictures: list[Picture]
 
@@ -122,19 +144,35 @@ def read(rev: str | None) -> Contents:
 
     Raises UserError if there is no such revision, if the pipeline has not run, or if outputs are missing.
     """
-    with _told_in_one_line(), Repo() as repo:
-        commits = {WORKSPACE: repo.scm.get_rev()[:7]}
+    with _errors_in_one_line(), Repo() as repo:
+        commits = {WORKSPACE: f"on {repo.scm.get_rev()[:7]}"}
         if rev:
-            commits = {rev: _commit(repo, rev)} | commits
-        metrics, params = (_groups(kind.show, list(commits)) for kind in (repo.metrics, repo.params))
+            commits = _named(repo, rev) | commits
+        metrics, params = (_values(kind.show, list(commits)) for kind in (repo.metrics, repo.params))
         charts, images = _plots(repo, list(commits))
         in_order, pictures = sequences(images)
-        stages, dag = _stages(repo)
-    return Contents(commits, stages, dag, metrics, params, charts, in_order, pictures)
+        stages = _stages(repo)
+    for chart in charts:
+        add_noise_floors(chart.spec, metrics, params)
+    scores = [score for revision in commits for score in scores_of(revision, metrics[revision])]
+    others = {revision: _without_scores(values) for revision, values in metrics.items()}
+    targets = [[_section(params[revision]).get(key) for key in TARGET] for revision in commits]
+    return Contents(
+        revisions=commits,
+        stages=stages,
+        scores=scores,
+        metrics=groups(others),
+        params=groups(params),
+        same_targets=targets[0] == targets[-1],
+        charts=charts,
+        kept_epochs=kept_epochs(charts),
+        sequences=in_order,
+        pictures=pictures,
+    )
 
 
 @contextmanager
-def _told_in_one_line() -> Iterator[None]:
+def _errors_in_one_line() -> Iterator[None]:
     """Keep what DVC prints to itself, and turn its errors into UserError."""
     try:
         with redirect_stderr(io.StringIO()):
@@ -143,10 +181,18 @@ def _told_in_one_line() -> Iterator[None]:
         raise UserError(one_line(error)) from error
 
 
-def _commit(repo: Repo, rev: str) -> str:
+def _named(repo: Repo, rev: str) -> dict[str, str]:
+    """Return what DVC is to call a revision, and what the page shows beside that.
+
+    An experiment whose name could begin the digits of a commit, such as `a1`, is called by its commit: DVC looks up no
+    digits as short as that.
+    """
     try:
-        return resolve_rev(repo.scm, rev)[:7]
-    except RevError as error:
+        return {rev: resolve_rev(repo.scm, rev)[:7]}
+    except (RevError, ValueError) as error:
+        experiment = resolve_name(repo.scm, [rev]).get(rev)
+        if experiment:
+            return {repo.scm.get_ref(str(experiment))[:7]: rev}
         where = "`git log` lists commits, `dvc exp list` experiments"
         raise UserError(f"REV: must be a commit, branch, tag or experiment, got {printable(rev)!r}: {where}") from error
 
@@ -155,7 +201,7 @@ def _refuse(revision: str, failures: dict[str, Exception] | Exception) -> NoRetu
     """Raise UserError for what DVC could not read of a revision: some files, or all of it."""
     if not isinstance(failures, dict):
         raise UserError(f"{printable(revision)}: cannot be read: {one_line(failures)}")
-    damaged = [f"{path}: cannot be read: {one_line(each)}" for path, each in failures.items() if not _missing(each)]
+    damaged = [f"{path}: cannot be read: {one_line(error)}" for path, error in failures.items() if not _missing(error)]
     if damaged:
         raise UserError("\n".join(damaged))
     what = ", ".join(failures)
@@ -169,8 +215,8 @@ def _missing(failure: Exception) -> bool:
     return isinstance(failure, FileNotFoundError) or isinstance(failure.__cause__, FileNotFoundError)
 
 
-def _groups(show: Callable[..., dict[str, Any]], revisions: list[str]) -> list[Group]:
-    """Return the params or the metrics that DVC shows of one or two revisions, in the order of their files."""
+def _values(show: Callable[..., dict[str, Any]], revisions: list[str]) -> dict[str, dict[str, Any]]:
+    """Return the params or the metrics that DVC shows of each revision, of all files together."""
     shown = show(revs=revisions, hide_workspace=False)
     values: dict[str, dict[str, Any]] = {}
     for revision in revisions:
@@ -182,13 +228,66 @@ def _groups(show: Callable[..., dict[str, Any]], revisions: list[str]) -> list[G
             _refuse(revision, failures)
         values[revision] = {}
         for file in files.get("data", {}).values():
-            values[revision] |= flatten(file["data"])
-    old, new = values[revisions[0]], values[WORKSPACE]
-    groups: dict[str, list[Row]] = {"": []}
+            values[revision] |= file["data"]
+    return values
+
+
+def groups(values: dict[str, dict[str, Any]]) -> list[Group]:
+    """Return the params or the metrics of one revision, or of two, of which the second is the workspace, by section."""
+    old, *_, new = [flatten(each) for each in (values[next(iter(values))], values[WORKSPACE])]
+    rows: dict[str, list[Row]] = {"": []}
     for name in new | old:
-        group, _, rest = name.partition(".") if "." in name else ("", "", name)
-        groups.setdefault(group, []).append(Row(rest, old.get(name, MISSING), new.get(name, MISSING)))
-    return [Group(name, rows) for name, rows in groups.items() if rows]
+        section, _, rest = name.partition(".") if "." in name else ("", "", name)
+        rows.setdefault(section, []).append(Row(rest, old.get(name, MISSING), new.get(name, MISSING)))
+    return [Group(section, some) for section, some in rows.items() if some]
+
+
+def scores_of(revision: str, metrics: dict[str, Any]) -> list[Scores]:
+    """Return the metrics of the network beside those of the baselines: of all targets, then of each one of several."""
+    baselines = metrics.get("baselines")
+    if not baselines:
+        return []
+    network = {name: metrics.get(f"test_{name}") for name in SCORES}
+    by_target = {"": {"network": network, **baselines}, **metrics.get("targets", {})}
+    return [Scores(revision, target, models) for target, models in by_target.items() if "network" in models]
+
+
+def _without_scores(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in metrics.items() if name not in ("baselines", "targets")}
+
+
+def _section(params: dict[str, Any], name: str = "generate") -> dict[str, Any]:
+    """Return a section of params.yaml, empty if there is none."""
+    section = params.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def add_noise_floors(spec: dict[str, Any], metrics: dict[str, Any], params: dict[str, Any]) -> None:
+    """Add a line to the chart of the losses for each noise floor that is in the units of the loss."""
+    floors = {
+        values["noise_floor"]
+        for revision, values in metrics.items()
+        if values.get("noise_floor")
+        and _section(params[revision], "train").get("loss") == "MSELoss"
+        and not _section(params[revision], "network").get("standardize")
+    }
+    if not floors or not any("loss" in row for row in spec["data"]["values"][:1]):
+        return
+    curves = {name: spec.pop(name) for name in ("encoding", "layer")}
+    words = {"type": "text", "text": "noise floor", "align": "left", "x": 4, "dy": -7, "color": "dimgrey"}
+    rule = {"type": "rule", "strokeDash": [3, 3], "color": "dimgrey"}
+    data = {"values": [{"noise_floor": floor} for floor in sorted(floors)]}
+    y = {"field": "noise_floor", "type": "quantitative"}
+    lines = {"data": data, "encoding": {"y": y}, "layer": [{"mark": rule}, {"mark": words}]}
+    spec["layer"] = [curves, lines]
+
+
+def kept_epochs(charts: list[Chart]) -> dict[str, int]:
+    """Return, for each revision, the first epoch with the lowest validation loss, as loss.png marks it."""
+    losses: dict[str, dict[int, float]] = {}
+    for row in (row for chart in charts for row in chart.spec["data"]["values"] if row.get("validation_loss")):
+        losses.setdefault(row["rev"], {})[int(row["epoch"])] = float(row["validation_loss"])
+    return {revision: min(by_epoch, key=lambda epoch: by_epoch[epoch]) for revision, by_epoch in losses.items()}
 
 
 def _plots(repo: Repo, revisions: list[str]) -> tuple[list[Chart], list[Picture]]:
@@ -196,14 +295,17 @@ def _plots(repo: Repo, revisions: list[str]) -> tuple[list[Chart], list[Picture]
     charts, pictures = [], []
     with TemporaryDirectory() as folder:
         plots = repo.plots.show(revs=revisions)
-        for renderer, failures, others in match_defs_renderers(plots, folder, repo.plots.templates_dir):
-            for revision, failure in {**others, **failures}.items():
+        for renderer, failures, misfits in match_defs_renderers(plots, folder, repo.plots.templates_dir):
+            unshown = misfits if len(misfits) == len(revisions) else {}
+            for revision, failure in {**unshown, **failures}.items():
                 _refuse(revision, failure)
+            left_out = {revision: one_line(error) for revision, error in misfits.items()}
             shown = to_json(renderer)
             if renderer.TYPE == "vega":
-                charts += [Chart(renderer.name, _title(each["content"]), each["content"]) for each in shown]
+                specs = [chart["content"] for chart in shown]
+                charts += [Chart(renderer.name, _title(spec), spec, left_out) for spec in specs]
             else:
-                images = {each["revisions"][0]: _data_uri(Path(each["url"])) for each in shown}
+                images = {image["revisions"][0]: _data_uri(Path(image["url"])) for image in shown}
                 pictures.append(Picture(renderer.name, {rev: images[rev] for rev in revisions if rev in images}))
     for revision in revisions:
         if not any(revision in picture.images for picture in pictures):  # DVC leaves out a missing folder in silence
@@ -228,20 +330,20 @@ def sequences(pictures: list[Picture]) -> tuple[list[Sequence], list[Picture]]:
         if picture.name.isdecimal():
             folders.setdefault(str(PurePosixPath(picture.path).parent), {})[int(picture.name)] = picture
     rest = {picture.path: picture for picture in pictures if not picture.name.isdecimal()}
-    found = []
+    in_order = []
     for path, by_epoch in folders.items():
         epochs = sorted(by_epoch)
-        if len(epochs) > MOST_PICTURES:  # evenly spread ones, the first and the last among them
-            epochs = [epochs[i * (len(epochs) - 1) // (MOST_PICTURES - 1)] for i in range(MOST_PICTURES)]
+        epochs = [epochs[index] for index in evenly_spread(len(epochs), MOST_PICTURES)]
         shown = [by_epoch[epoch] for epoch in epochs]
-        found.append(Sequence(path, epochs, shown, rest.pop(f"{path}.gif", None)))
-    return found, list(rest.values())
+        in_order.append(Sequence(path, epochs, shown, rest.pop(f"{path}.gif", None)))
+    return in_order, list(rest.values())
 
 
-def _stages(repo: Repo) -> tuple[list[Stage], Drawing]:
-    """Return the stages, from the top of the DAG down, and the DAG."""
+def _stages(repo: Repo) -> list[Stage]:
+    """Return the stages, each after those that it needs."""
     graph = repo.index.graph  # from each stage to those that it needs
     stale = repo.status()
-    stages = {node.addressing: Stage(node.addressing, node.desc or "", node.addressing in stale) for node in graph}
-    drawing = lay_out(sorted(stages), sorted((end.addressing, start.addressing) for start, end in graph.edges))
-    return [stages[box.name] for box in sorted(drawing.boxes, key=lambda box: box.xy[::-1])], drawing
+    needs = {node.addressing: [other.addressing for other in graph.successors(node)] for node in graph}
+    described = {node.addressing: node.desc or "" for node in graph}
+    order = TopologicalSorter(needs).static_order()
+    return [Stage(name, described[name], name in stale, sorted(needs[name])) for name in order]

@@ -5,15 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from stages.plot.defaults import matplotlib_defaults
+from stages.plot.defaults import Axes, Figure, FigureCanvasAgg, NullLocator
 from stages.plot.figure import image_of, short_label
 from tools.sweep.summary import Value
-
-with matplotlib_defaults():
-    from matplotlib.axes import Axes
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullLocator
 
 DPI = 100
 MOST_TICKS = 12  # beyond these, matplotlib chooses numbers of its own

@@ -16,7 +16,8 @@ from stages.train.settings import Train
 def of_training(kernels: str, network: Network, train: Train) -> dict[str, str]:
     """Return what is trained, by name: params, data, code and torch. It must be the same on all ranks.
 
-    Of the number of epochs it holds only what the schedule is told of it: the first ones are the same for any number.
+    The number of epochs is in it only where the schedule depends on it: otherwise the first epochs are the same for
+    any number.
     """
     decisive = train.model_dump(exclude={"launcher", "epochs"}) | {"schedule_options": train.schedule_options_in_full()}
     sections = {"network": network.model_dump(), "train": decisive}
@@ -36,9 +37,9 @@ def of_training(kernels: str, network: Network, train: Train) -> dict[str, str]:
     }
 
 
-def of_machine(kernels: str, ranks: Ranks) -> dict[str, str]:
-    """Return where it is trained, by name. Portable kernels give the same bits on any processor."""
-    processor = "any" if kernels == "portable" else processor_model()
+def of_machine(kernels: str, steps: str, ranks: Ranks) -> dict[str, str]:
+    """Return where it is trained, by name. Eager steps with portable kernels give the same bits on any processor."""
+    processor = "any" if (kernels, steps) == ("portable", "eager") else processor_model()
     return {
         "processor": f"{processor}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
         "number of ranks": f"{ranks.size} on {ranks.device.type}",

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stages.runtime.errors import UserError
-from stages.train import layers
 from stages.train.batches import Batch, Batches
 from stages.train.compiled import library
 from stages.train.compiled.library import Recipe
+from stages.train.layers import Demands
 from stages.train.loop import descend
 from stages.train.parallel import on_all_ranks
+from stages.train.steps import Taken
 
 OPTIMIZERS = ["ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"]
 MOST_STEPS = 4096  # in a call of the library; micro-batches, if a batch has several
@@ -23,16 +24,24 @@ WORK = 1 << 30  # points times parameters in a call, at most: about a tenth of a
 CHECKED_STEPS = 8  # compared with eager ones before the training
 TOLERANCE = 0.01  # of the distance that they travel; rounding causes about a thousandth of this difference
 ROUNDING = 1e-6  # of the norm of the parameters, allowed besides
+NO_DEMANDS = Demands()
 
 
 class CompiledSteps:
-    """Takes the steps of a training as `descend` of loop.py does, many in one call.
+    """Takes the steps of a training as EagerSteps does, many in one call.
 
     Raises UserError if this training cannot be compiled, or if compiled steps differ from eager ones.
     """
 
-    def __init__(self, net: nn.Module, optimizer: Optimizer, loss_function: nn.Module, batches: Batches) -> None:
-        _refuse(net, optimizer, batches)
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Optimizer,
+        loss_function: nn.Module,
+        batches: Batches,
+        demands: Demands = NO_DEMANDS,
+    ) -> None:
+        _refuse(demands, optimizer, batches)
         self.net, self.optimizer, self.loss_function, self.batches = net, optimizer, loss_function, batches
         self.size = min(batches.size or len(batches.x), len(batches.x))  # points in a batch
         self.parts = -(-self.size // batches.micro_size)  # micro-batches in a batch, rounded up
@@ -45,29 +54,29 @@ class CompiledSteps:
         # For a full batch the tables of as many epochs as fit in a call.
         self.full = [table.repeat(max(1, self.most_steps // self.parts), 1) for table in self._tables(self.size)]
 
-    def descend(self, epoch: int, skip: int, epochs: int) -> Iterator[tuple[Tensor, float, int]]:
-        """Take the steps of an epoch, of which `skip` are taken; with a full batch, those of up to `epochs` epochs.
+    def take(self, position: tuple[int, int], epochs: int) -> Iterator[Taken]:
+        """Take the remaining steps of an epoch; with a full batch, those of up to `epochs` epochs.
 
-        Yield for each group of steps their mean loss, a scalar, the share of the epoch that they are, and their number.
-        With a full batch a group is k whole epochs: the loss is then that of each, (k,), and the share and the number
-        are those of one epoch. The very first step is eager: it creates the optimizer's state.
+        The very first step is eager: it creates the optimizer's state.
         """
         batches, n = self.batches, len(self.batches.x)
+        epoch, skip = position
         if epoch == skip == 0:
             batch = next(batches.epoch(0))
-            yield self._eager(self.net, self.optimizer, [batch])[0], batch.weight, 1
+            yield Taken(self._eager(self.net, self.optimizer, [batch])[0], batch.fraction_of_epoch, steps=1)
             skip = 1
         self.vectors = self.vectors or Vectors(self.net, self.optimizer)
         if batches.size is None and skip == 0:
             tables = [table[: epochs * self.parts] for table in self.full]
-            yield self._take(self.vectors, self.optimizer, tables, batches.x, batches.y), 1.0, 1
+            losses = self._take(self.vectors, self.optimizer, tables, batches.x, batches.y)
+            yield Taken(losses[-1], 1.0, 1, earlier_epochs=losses[:-1])
         elif batches.size:
             for x, y in batches.picks(batches.size, epoch, skip):
                 tables = self._tables(len(x))
                 losses = self._take(self.vectors, self.optimizer, tables, x, y)
                 counts = torch.full_like(losses, self.size)
                 counts[-1] = len(x) - self.size * (len(losses) - 1)
-                yield losses @ counts / len(x), len(x) / n, len(losses)
+                yield Taken(losses @ counts / len(x), len(x) / n, len(losses))
 
     def close(self) -> None:
         """Give the network's parameters memory of their own again."""
@@ -134,6 +143,7 @@ class CompiledSteps:
         recipe = Recipe(
             self.net, self.loss_function, type(optimizer).__name__, options, vectors.scalars, self.rows, *widths
         )
+        self.fingerprint = {"compiled library": recipe.key()}
         self.loop = library.load(recipe)
 
         start = vectors.parameters.clone()
@@ -179,20 +189,19 @@ def _joined(values: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
     return vector, [part.view_as(each) for part, each in zip(parts, values, strict=True)]
 
 
-def _refuse(net: nn.Module, optimizer: Optimizer, batches: Batches) -> None:
+def _refuse(demands: Demands, optimizer: Optimizer, batches: Batches) -> None:
     """Raise UserError for what cannot be compiled."""
-    name, x = type(optimizer).__name__, batches.x[:2]
-    whole = layers.whole_batch_layers(net, x)
+    name, device = type(optimizer).__name__, batches.x.device.type
     why = ""
     if name not in OPTIMIZERS:
         why = f"with {name}: use native, or one of {', '.join(OPTIMIZERS)}"
     elif batches.ranks.size > 1:
         why = "in several ranks: use native, or start one rank"
-    elif x.device.type != "cpu":
-        why = f"on {x.device.type}: use native, or train.device: cpu"
-    elif whole:
-        why = f"a network with {', '.join(whole)}, which computes with whole batches: use native"
-    elif layers.draws_random_numbers(net, x):
+    elif device != "cpu":
+        why = f"on {device}: use native, or train.device: cpu"
+    elif demands.whole_batches:
+        why = f"a network with {', '.join(demands.whole_batches)}, which computes with whole batches: use native"
+    elif demands.seeds:
         why = "a network that draws random numbers, as Dropout does: use native"
     if why:
         raise UserError(f"params.yaml: kernels: compiled cannot train {why}")

@@ -35,8 +35,9 @@ class Schedule:
             self.scheduler = getattr(lr_scheduler, name)(optimizer, **options)
 
     def rehearse(self, epochs: int) -> None:
-        """Step through that many epochs, at most MAX_REHEARSED, to find out now whether torch refuses."""
+        """Step through that many epochs, at most MAX_REHEARSED, to find out now whether one will be refused."""
         for _ in range(min(epochs, MAX_REHEARSED)):
+            self.ensure_possible_rate()
             self.step(1.0)  # any loss will do
 
     def step(self, loss: SupportsFloat) -> None:
@@ -47,6 +48,10 @@ class Schedule:
                 self.scheduler.step(loss)
             else:
                 self.scheduler.step()
+
+    def ensure_possible_rate(self) -> None:
+        """Raise UserError unless the learning rate of the epoch that begins is finite and at least 0."""
+        with self._refusal():
             for group in self.scheduler.optimizer.param_groups:
                 if not 0 <= group["lr"] < math.inf:
                     raise ValueError(f"it sets a learning rate of {group['lr']:g}")

@@ -1,0 +1,52 @@
+"""What a training takes its steps with, and the eager way: one step after the other, by loop.py."""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from stages.train.batches import Batches
+from stages.train.loop import Everywhere, descend
+
+
+class Taken(NamedTuple):
+    """Steps that have been taken: one, or several at once."""
+
+    loss: Tensor  # the mean of their losses, a scalar
+    fraction: float  # points that they averaged over, divided by points in the epoch
+    steps: int
+    earlier_epochs: Tensor | None = None  # losses of whole epochs, of one step each, that ended before them, (k,)
+
+
+class Steps(Protocol):
+    """Takes the steps of a training."""
+
+    fingerprint: dict[str, str]  # what decides their bits, by name, besides what is known before they are ready
+
+    def take(self, position: tuple[int, int], epochs: int) -> Iterator[Taken]:
+        """Take the remaining steps of an epoch, and those of up to `epochs` epochs if an epoch is a single step.
+
+        The position is the number of epochs that have ended, and of steps taken since.
+        """
+
+    def close(self) -> None:
+        """Leave the network as any other after the last step. Raises UserError if the steps were wrong."""
+
+
+class EagerSteps:
+    """Takes each step by itself, by the five lines of loop.py."""
+
+    def __init__(self, optimizer: Optimizer, batches: Batches, everywhere: Everywhere, *, seeded: bool) -> None:
+        self.optimizer, self.batches, self.everywhere, self.seeded = optimizer, batches, everywhere, seeded
+        self.fingerprint: dict[str, str] = {}
+
+    def take(self, position: tuple[int, int], epochs: int) -> Iterator[Taken]:
+        """Take the remaining steps of one epoch."""
+        epoch, skip = position
+        batches = self.batches.epoch(epoch, skip, seeded=self.seeded)
+        for batch, loss in descend(self.optimizer, batches, self.everywhere):
+            yield Taken(loss, batch.fraction_of_epoch, steps=1)
+
+    def close(self) -> None:
+        """Do nothing: the network is as any other."""
