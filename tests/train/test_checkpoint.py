@@ -80,7 +80,7 @@ def outputs(copy: Copy) -> list[bytes]:
 @pytest.mark.parametrize(
     ("command", "kernels", "changes"),
     [
-        (PYTHON, "portable", {"optimizer": "LBFGS", "learning_rate": 0.01, "epochs": 120, "snapshot_every": 7}),
+        (PYTHON, "portable", {"optimizer_options": {"momentum": 0.9}, "batch_size": 7, "epochs": 200}),
         (
             PYTHON,
             "native",
