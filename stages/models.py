@@ -22,6 +22,7 @@ from stages.tabular import Tabular, model_columns
 
 WHAT = "a model of this project"
 READ_RATIO = 100  # a file of more than so many times the bytes that are expected is not loaded into memory
+FITS = "; its state dict, as in net_params.pkl, still fits"
 RETRAIN = "undo the change, or run `dvc repro --force train`"
 
 
@@ -99,7 +100,9 @@ def load(path: str) -> Tabular:
                 raise ValueError
         nets = [*blueprint.in_all_styles().values()]
         either: list[Any] = [*nets, *(net.state_dict() for net in nets)]
-        loaded = restored(path, records, either, "does not hold a network like that of stages/network.py", RETRAIN)
+        loaded = restored(
+            path, records, either, "does not hold a network like that of stages/network.py", RETRAIN, FITS
+        )
     if not isinstance(loaded, nn.Module):
         nets[0].load_state_dict(loaded)
         loaded = nets[0]
@@ -139,4 +142,4 @@ def _load(path: str, expected: Sequence[Loaded]) -> Loaded:
         usual = max(sum(map(len, saved(value).values())) for value in expected)
         if size > READ_RATIO * usual:
             raise UserError(f"{path}: {fault}: it has {size} bytes instead of about {usual}: {RETRAIN}")
-        return restored(path, records_of(file), expected, fault, RETRAIN)
+        return restored(path, records_of(file), expected, fault, RETRAIN, FITS)

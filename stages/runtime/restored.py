@@ -37,14 +37,17 @@ class StandIn:
         """Take what the class would be called with, and do nothing."""
 
 
-def restored(path: str, records: dict[str, bytes], expected: Sequence[Loaded], fault: str, remedy: str) -> Loaded:
+def restored(
+    path: str, records: dict[str, bytes], expected: Sequence[Loaded], fault: str, remedy: str, fits: str = ""
+) -> Loaded:
     """Return what torch.save wrote, if it is like one of the expected objects except for the values of its tensors.
 
-    Raises UserError, `path: fault: difference: remedy`, if it is not, and ValueError if a value is not finite.
+    Raises UserError, `path: fault: difference: remedy`, if it is not, and ValueError if a value is not finite. `fits`
+    follows the difference between networks whose state dicts are alike.
     """
     archives = [saved(value) for value in expected]
     if not any(_alike(records, ours) for ours in archives):
-        differs = difference(records, archives) or "another version of torch may have written it"
+        differs = difference(records, archives, fits) or "another version of torch may have written it"
         raise UserError(f"{path}: {fault}: {differs}: {remedy}")
     modules = [module for value in expected if isinstance(value, nn.Module) for module in value.modules()]
     with safe_globals([type(module) for module in modules]):
@@ -73,9 +76,10 @@ def records_of(file: BinaryIO) -> dict[str, bytes]:
         return {name.partition("/")[2]: opened.read(name) for name in opened.namelist()}
 
 
-def difference(records: dict[str, bytes], expected: Sequence[dict[str, bytes]]) -> str:
+def difference(records: dict[str, bytes], expected: Sequence[dict[str, bytes]], fits: str = "") -> str:
     """Return the first difference from the one of these archives that is most like the records; "" if there is none.
 
+    `fits` follows a difference between networks whose state dicts are alike.
     Raises ValueError, or whatever torch.load raises, as `outline` does.
     """
     theirs = outline(records)
@@ -90,8 +94,8 @@ def difference(records: dict[str, bytes], expected: Sequence[dict[str, bytes]]) 
     kinds = [type((theirs | ours)[name]) for name in names]
     same_state = not (torch.Size in kinds or torch.dtype in kinds or "stored.text" in names)
     networks = "OrderedDict" not in (theirs.get(""), ours[""])  # that is the class of a state dict
-    fits = "; its state dict, as in net_params.pkl, still fits" if same_state and networks else ""
-    return f"{printable(names[0]) or 'its class'} is {has} instead of {needs}{fits}"
+    first = f"{printable(names[0]) or 'its class'} is {has} instead of {needs}"
+    return first + fits if same_state and networks else first
 
 
 def outline(records: dict[str, bytes]) -> dict[str, Any]:

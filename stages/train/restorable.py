@@ -24,9 +24,12 @@ def require_restorable(net: nn.Module, blueprint: Blueprint, x: Tensor) -> None:
     with torch.no_grad():
         used(x)  # in training mode, which may change it
     twin, *others = styles = blueprint.in_all_styles()
-    whole = restored(PATH, saved(used), [*styles.values()], fault, remedy)
     states = [style.state_dict() for style in styles.values()]
-    styles[twin].load_state_dict(restored(PATH, saved(used.state_dict()), states, fault, remedy))
+    try:
+        whole = restored(PATH, saved(used), [*styles.values()], fault, remedy)
+        styles[twin].load_state_dict(restored(PATH, saved(used.state_dict()), states, fault, remedy))
+    except ValueError as error:  # it keeps what a file of ours cannot hold, such as a NumPy number
+        raise UserError(f"{PATH}: {fault}: {remedy}") from error
     before = torch.get_rng_state()
     predictions = [network.predict(same, x) for same in (used, whole, styles[twin])]
     drew = not torch.equal(torch.get_rng_state(), before)
