@@ -1,5 +1,11 @@
 """Trainings that resume wherever they were stopped, and that go on where one with fewer epochs ended."""
 
+import hashlib
+import math
+import os
+import re
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,16 +14,20 @@ import pytest
 import torch
 
 from stages import dataset, network
+from stages.network import Network
+from stages.runtime import progress
 from stages.runtime.errors import UserError
+from stages.train import progress as training_progress
 from stages.train import stage
 from stages.train.batches import Batches
 from stages.train.checkpoint import store
-from stages.train.checkpoint.store import FINISHED, FINISHED_BYTES, PATH, Checkpoint
+from stages.train.checkpoint.store import FINISHED, FINISHED_BYTES, PATH, STOP_SIGNALS, Checkpoint
 from stages.train.ranks import Ranks
 from stages.train.record import Record, snapshot_points
 from stages.train.settings import Train
 from stages.train.training import train
 from stages.train.validation import hold_back
+from tests.conftest import posix_errors
 from tests.train.test_stage import SETTINGS, trained, write_points
 
 OUTPUTS = ["data/net.pkl", "data/net_params.pkl", "data/loss.csv", "data/history.npz"]
@@ -38,6 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def in_folder_with_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(progress, "LINE_AFTER", math.inf)  # no lines of progress, however slow the machine is
     write_points(100)
 
 
@@ -110,8 +121,16 @@ def short_column(state: dict[str, Any]) -> None:
     columns["learning_rate"] = columns["learning_rate"][:-1]
 
 
-def weights_that_are_not_finite(state: dict[str, Any]) -> None:
+def best_weights_that_are_not_finite(state: dict[str, Any]) -> None:
     state["validation"]["best"]["hidden.bias"][0] = torch.nan
+
+
+def weights_that_are_not_finite(state: dict[str, Any]) -> None:
+    state["net"]["hidden.bias"][0] = torch.nan
+
+
+def another_network(state: dict[str, Any]) -> None:
+    state["net"] = {"weight": torch.zeros(3)}
 
 
 def another_schedule(state: dict[str, Any]) -> None:
@@ -122,8 +141,24 @@ def no_position(state: dict[str, Any]) -> None:
     del state["position"]
 
 
-@pytest.mark.parametrize("forge", [short_column, weights_that_are_not_finite, another_schedule, no_position])
-def test_foreign_content_under_a_right_digest_is_reported_and_left(
+def only_a_fingerprint(state: dict[str, Any]) -> None:
+    for name in state.keys() - {"fingerprint"}:
+        del state[name]
+
+
+FORGERIES = [
+    short_column,
+    best_weights_that_are_not_finite,
+    weights_that_are_not_finite,
+    another_network,
+    another_schedule,
+    no_position,
+    only_a_fingerprint,
+]
+
+
+@pytest.mark.parametrize("forge", FORGERIES)
+def test_foreign_content_under_a_right_digest_is_reported_and_replaced(
     forge: Callable[[dict[str, Any]], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     changes = CASES["validation"]
@@ -140,6 +175,115 @@ def test_foreign_content_under_a_right_digest_is_reported_and_left(
     assert capsys.readouterr().err == "Not resuming: the checkpoint .checkpoint/train is damaged\n"
 
 
+def text_under_a_right_digest(content: bytes) -> bytes:
+    return hashlib.blake2b(b"text").digest() + b"text"
+
+
+DAMAGES: list[Callable[[bytes], bytes]] = [
+    lambda content: content[:-1],
+    lambda content: content[:100] + b"\0" + content[101:],
+    lambda content: b"",
+    lambda content: content[:64],
+    text_under_a_right_digest,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_reported_and_replaced(
+    damage: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = trained_once({}, stopped=False)
+    with pytest.raises(UserError):
+        trained_once({"epochs": 3}, stopped=True)
+    path = Path(PATH)
+    path.write_bytes(damage(path.read_bytes()))
+    capsys.readouterr()
+    assert trained_once({}, stopped=False) == expected
+    assert capsys.readouterr().err == "Not resuming: the checkpoint .checkpoint/train is damaged\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"learning_rate": 0.1}, "train.learning_rate"),
+        ({"seed": 12, "loss": "L1Loss"}, "train.loss, train.seed"),
+        ({"hidden": 11}, "network.hidden"),
+        ({"kernels": "native"}, "kernels, processor"),
+        ({"points": 101}, "data/train.pt"),
+        ({"launcher": "anything"}, ""),
+    ],
+)
+def test_the_checkpoint_of_another_training_is_reported_and_replaced(
+    changes: dict[str, Any], names: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(points: int = 100, hidden: int = 10, kernels: Any = "portable", **settings: Any) -> list[bytes]:
+        write_points(points)
+        net = Network.model_validate({"style": "module", "hidden": hidden})
+        stage.run(stage.Params(kernels=kernels, network=net, train=Train(**SETTINGS | settings)))
+        return [Path(name).read_bytes() for name in OUTPUTS]
+
+    expected = run(**changes)
+    Path(PATH).unlink()
+    run()
+    capsys.readouterr()
+    assert run(**changes) == expected
+    message = f"Not resuming: the checkpoint .checkpoint/train belongs to a run with different {names}; it is replaced"
+    resumed = "Resuming from the checkpoint .checkpoint/train, at epoch 20 of 20"
+    assert capsys.readouterr().err == f"{message if names else resumed}\n"
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_training_notes_what_asks_it_to_stop_unless_that_is_ignored(number: int) -> None:
+    checkpoint = Checkpoint({}, 1, Ranks())
+    former = signal.signal(number, signal.SIG_IGN)  # as nohup has SIGHUP ignored
+    try:
+        with checkpoint.on_stop():
+            signal.raise_signal(number)
+            assert not checkpoint.stopped
+        signal.signal(number, signal.default_int_handler)
+        with checkpoint.on_stop():
+            signal.raise_signal(number)
+            assert checkpoint.stopped
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, former)
+
+
+@posix_errors
+def test_a_checkpoint_that_cannot_be_written_is_reported_once_and_when_training_is_stopped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = trained_once({"epochs": 500}, stopped=False)
+    shutil.rmtree(".checkpoint")
+    Path(".checkpoint").write_text("a file where the folder should be")
+    monkeypatch.setattr(training_progress, "INTERVAL", 0.0)
+    monkeypatch.setattr(store, "INTERVAL", 0.0)
+    assert trained_once({"epochs": 500}, stopped=False) == expected
+    refusal, warning = capsys.readouterr().err.splitlines()
+    assert refusal == "Not resuming: the checkpoint .checkpoint/train cannot be read: Not a directory"
+    cannot = r".checkpoint/train: cannot be written: [^\n]+"
+    assert re.fullmatch(f"Training continues without a checkpoint: {cannot}", warning)
+    with pytest.raises(UserError, match=f"^stopped at epoch 0 of 500; without a checkpoint: {cannot}$"):
+        trained_once({"epochs": 500}, stopped=True)
+
+
+@posix_errors
+def test_a_folder_or_a_pipe_in_place_of_the_checkpoint_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = trained_once({}, stopped=False)
+    path = Path(PATH)
+    path.unlink()
+    path.mkdir()
+    (path / "file").touch()
+    assert trained_once({}, stopped=False) == expected
+    message = "Not resuming: the checkpoint .checkpoint/train cannot be read:"
+    assert capsys.readouterr().err.startswith(f"{message} Is a directory\n")
+    shutil.rmtree(path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(path)
+        assert trained_once({}, stopped=False) == expected
+        assert capsys.readouterr().err.startswith(f"{message} Not a regular file")
+
+
 def test_an_interrupted_training_may_be_continued_with_other_epochs(capsys: pytest.CaptureFixture[str]) -> None:
     expected = [trained_once({"epochs": epochs}, stopped=False) for epochs in (3, 30)]
     Path(PATH).unlink()
@@ -151,8 +295,8 @@ def test_an_interrupted_training_may_be_continued_with_other_epochs(capsys: pyte
     for epochs, outcome in zip((3, 30), expected, strict=True):
         Path(PATH).write_bytes(interrupted)
         assert trained_once({"epochs": epochs}, stopped=False) == outcome
-        told = f"Resuming from the checkpoint .checkpoint/train, at epoch 2 of {epochs}\n"
-        assert capsys.readouterr().err == told
+        message = f"Resuming from the checkpoint .checkpoint/train, at epoch 2 of {epochs}\n"
+        assert capsys.readouterr().err == message
 
 
 def test_an_interrupted_training_that_went_further_is_not_resumed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,6 +369,7 @@ def test_a_finished_training_is_used_where_an_interrupted_one_does_not_fit(capsy
     assert going_on == "Continuing from epoch 19 of the finished training, which had train.epochs: 19"
 
 
+@posix_errors
 def test_a_finished_training_that_cannot_be_kept_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     Path(FINISHED).mkdir(parents=True)
     finished()

@@ -206,7 +206,12 @@ UNRESTORABLE = "stages/network.py: the network predicts differently once it is r
             "stages/network.py: must hold only modules, got torch._C._nn.gelu: use modules",
         ),
         ("self.f = lambda x: x", "self.f(x)", 1, "Can't pickle|Can't get local object"),
-        ("self.calls = 0", "x; self.calls += 1", 2, "stages/network.py: keeps what a new network does not: use"),
+        (
+            "self.calls = 0",
+            "x; self.calls += 1",
+            2,
+            "stages/network.py: keeps what a new network does not: calls is 2 instead of 0",
+        ),
         ("", "F.dropout(x)", 2, UNRESTORABLE),
         ("self.register_buffer('b', torch.rand(1), persistent=False)", "x * self.b", 2, UNRESTORABLE),
     ],
