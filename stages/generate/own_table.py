@@ -1,6 +1,5 @@
 """Take the training and test points from the user's own table."""
 
-import codecs
 import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -30,8 +29,8 @@ def _below_raw(path: str) -> str:
 
 def _known_encoding(name: str) -> str:
     try:
-        codecs.lookup(name)
-    except LookupError as error:
+        "".encode(name)
+    except (LookupError, UnicodeError) as error:
         raise ValueError("must be known to Python") from error
     return name
 
