@@ -16,6 +16,7 @@ from stages.runtime.errors import UserError, counted, in_rows, printable
 from stages.tables.gather import Column
 from stages.tables.table import Table
 
+BLOCK_ROWS = 1 << 20  # encoded at a time
 Advance = Callable[[int], None]  # is called with how many more rows have been read
 
 
@@ -42,12 +43,10 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
     names = settings.features or _possible_features(table, targets, decisions)
     columns = table.gather(names, targets, categories=categories, day_first=settings.day_first)
 
-    target_columns = [columns.pop(name) for name in targets]
-    y = np.stack([np.asarray(column.cells) for column in target_columns], axis=1)
-    rows = np.flatnonzero(~np.isnan(y).any(axis=1))  # those with a target
+    strays = {name: columns[name].strays() for name in targets}
+    y = np.stack([np.asarray(columns.pop(name).cells) for name in targets], axis=1)
     dates = next((name for name, column in columns.items() if column.kind == "date"), None)
-    is_test = _tests_among(rows, settings, columns[dates] if dates else None)
-    train, test = rows[~is_test], rows[is_test]
+    train, test = _split(y, settings, columns[dates] if dates else None)
 
     features = fit(columns, train, listed=[*(settings.features or []), *categories], decisions=decisions)
     if not features:
@@ -73,9 +72,9 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
         decisions.add(dates, f"the test rows are {latest}")
     for (name, words), count in tests.unusual.items():
         decisions.add(name, f"{count} of {counted(len(tests.x), 'test row')} {words}" if count else "")
-    for name, column in zip(targets, target_columns, strict=True):
-        decisions.add(name, column.strays())
-    for count, noun in ((len(y) - len(rows), "row"), (tests.without_target, "test row")):
+    for name in targets:
+        decisions.add(name, strays[name])
+    for count, noun in ((len(y) - len(train) - len(test), "row"), (tests.without_target, "test row")):
         decisions.add(targets[0], f"{counted(count, noun)} without a target left out" if count else "")
     return (
         Dataset(torch.from_numpy(train_x), torch.from_numpy(y[train]), columns=fitted, decisions=dict(decisions)),
@@ -98,16 +97,22 @@ def _possible_features(table: Table, targets: Sequence[str], decisions: Decision
     return [name for name, count in counts.items() if count == 1]
 
 
-def _tests_among(rows: np.ndarray, settings: OwnTable, dates: Column | None) -> np.ndarray:
-    """Return which of these rows, int (k,), to test on, bool (k,); none if there is a table of its own for that."""
-    if settings.test_fraction is None:
-        return np.zeros(len(rows), bool)
+def _split(y: np.ndarray, settings: OwnTable, dates: Column | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the rows with all targets: those to train on, and those to test on.
+
+    y: float32 (n, n_output), nan where a target is missing.
+    """
+    rows = np.flatnonzero(~np.isnan(y).any(axis=1))
+    if settings.test_fraction is None:  # there is a table of its own to test on
+        return rows, rows[:0]
     if settings.test_latest:
         if dates is None:
             raise UserError(f"{settings.path}: has no dates among the features, which generate.test_latest needs")
-        return latest_rows(settings.path, np.asarray(dates.cells)[rows], settings.test_fraction)
-    assert settings.seed is not None  # as the schema demands
-    return choose_test_rows(settings.path, len(rows), settings.test_fraction, settings.seed)
+        is_test = latest_rows(settings.path, np.asarray(dates.cells)[rows], settings.test_fraction)
+    else:
+        assert settings.seed is not None  # as the schema demands
+        is_test = choose_test_rows(settings.path, len(rows), settings.test_fraction, settings.seed)
+    return rows[~is_test], rows[is_test]
 
 
 def _count_unlike(features: Sequence[Feature], cells: Mapping[str, Cells]) -> Counter[tuple[str, str]]:
@@ -159,12 +164,13 @@ def _read_tests(table: Table, columns: Columns, trained_on: Table) -> Tests:
 
 def _encoded(features: Sequence[Feature], columns: dict[str, Column], *parts: np.ndarray) -> list[np.ndarray]:
     """Return x, float32 (k, n_feature), for each part, row numbers (k,); remove the columns, to free their memory."""
-    width = sum(feature.width for feature in features)
-    x = [np.empty((len(rows), width), np.float32) for rows in parts]
+    x = [np.empty((len(rows), sum(feature.width for feature in features)), np.float32) for rows in parts]
     start = 0
     for feature in features:
         cells = columns.pop(feature.name).cells
         for part, rows in zip(x, parts, strict=True):
-            part[:, start : start + feature.width] = feature.encode(cells[rows])
+            for block in range(0, len(rows), BLOCK_ROWS):
+                some = slice(block, block + BLOCK_ROWS)
+                part[some, start : start + feature.width] = feature.encode(cells[rows[some]])
         start += feature.width
     return x

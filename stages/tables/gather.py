@@ -60,6 +60,31 @@ class Column(NamedTuple):
         return f"no {self.noun}, taken as missing: {values}"
 
 
+class _Growing:
+    """An array that grows as rows are put into it; rows that none were put into have the fill value."""
+
+    def __init__(self, fill: np.float32 | np.int32) -> None:
+        self.fill, self.values = fill, np.empty(0, fill.dtype)
+
+    def put(self, first: int, rows: np.ndarray) -> None:
+        """Put in rows, (k,), from this one on."""
+        self.values = self.values.astype(np.promote_types(self.values.dtype, rows.dtype), copy=False)
+        if first + len(rows) > len(self.values):
+            self._resize(max(first + len(rows), len(self.values) * 5 // 4))
+        self.values[first : first + len(rows)] = rows
+
+    def taken(self, n: int) -> np.ndarray:
+        """Return the first n rows, and forget them."""
+        self._resize(n)
+        values, self.values = self.values, np.empty(0, self.fill.dtype)
+        return values
+
+    def _resize(self, n: int) -> None:
+        known = len(self.values)
+        self.values.resize(n, refcheck=False)  # the system moves large arrays without a copy
+        self.values[known:] = self.fill
+
+
 class Gathering:
     """The cells of a column so far.
 
@@ -68,8 +93,9 @@ class Gathering:
 
     def __init__(self, read_as: str) -> None:
         self.read_as = read_as
-        self.numbers: list[np.ndarray] = []  # of each batch, float32 (k,), nan where there is none; float64 for dates
-        self.codes: list[np.ndarray] = []  # of each batch, int32 (k,): the index in `texts`, -1 where there is none
+        self.n = 0  # rows
+        self.numbers = _Growing(np.float32(np.nan))  # (n,), nan where there is none; float64 for dates
+        self.codes = _Growing(np.int32(-1))  # (n,): the index in `texts`, -1 where there is none
         self.texts: dict[str, int] = {}
         self.rounding = Rounding()
         self.dates = read_as in FORMS  # whether `numbers` are dates
@@ -77,9 +103,7 @@ class Gathering:
 
     def add(self, batch: pa.Array, notation: Notation) -> Problems:
         """Add a batch, (k,), and return its problems."""
-        # What a batch does not have takes no memory.
-        numbers = np.broadcast_to(np.float32(np.nan), len(batch))
-        texts, problems = pa.nulls(len(batch), pa.string()), Problems()
+        numbers, texts, problems = np.empty(0, np.float32), pa.array([], pa.string()), Problems()
         if not readable(batch.type):
             self.unreadable = str(batch.type)
         elif self.read_as in FORMS:
@@ -93,13 +117,13 @@ class Gathering:
             values, texts = parsed(batch, notation)
             numbers, problems = narrowed(values)
             self.rounding.add(values, numbers)
-        self.numbers.append(numbers)
-        self.codes.append(self._coded(texts))
+        self.numbers.put(self.n, numbers)
+        if texts.null_count < len(texts):
+            self.codes.put(self.n, self._coded(texts))
+        self.n += len(batch)
         return problems
 
     def _coded(self, texts: pa.Array) -> np.ndarray:
-        if texts.null_count == len(texts):
-            return np.broadcast_to(np.int32(-1), len(texts))
         different = texts.dictionary_encode()
         values = different.dictionary.to_pylist()
         for value in values:
@@ -113,27 +137,24 @@ class Gathering:
 
         day_first: whether 1/2/2020 is in February; None if that is to be told by the other dates of the column.
         """
-        numbers, codes, values = np.concatenate(self.numbers), self.codes, list(self.texts)
-        self.numbers, self.codes, self.texts = [], [], {}
+        numbers, none = self.numbers.taken(self.n), np.broadcast_to(np.False_, self.n)
         if self.unreadable:
-            return Column("unreadable", numbers, np.zeros(len(numbers), bool), [self.unreadable])
-        if not values:
-            kind: Literal["date", "empty", "number"] = "date" if self.dates else "number"
-            forms = [self.read_as or "year-month-day"] * self.dates
-            none = np.zeros(len(numbers), bool)
-            return Column(kind if not np.isnan(numbers).all() else "empty", numbers, none, forms=forms)
-        texts = Texts(np.concatenate(codes), [*values, ""])
+            return Column("unreadable", numbers, none, [self.unreadable])
+        n_numbers = self.n - int(np.isnan(numbers).sum())
+        if not n_numbers and not self.texts:
+            return Column("empty", numbers, none)
+        forms = [self.read_as or "year-month-day"] * self.dates
+        if not self.texts:
+            return Column("date" if self.dates else "number", numbers, none, forms=forms)
+        texts = Texts(self.codes.taken(self.n), [*self.texts, ""])
+        self.texts = {}
         is_text = texts.codes >= 0
-        is_number = len(numbers) - int(np.isnan(numbers).sum())
-        if not is_number and not self.dates:
+        if not n_numbers and not self.dates:
             return self._of_texts(texts, is_text, day_first)
-        n_text = int(is_text.sum())
-        examples = _most_frequent(texts)
-        if self.dates:
-            return Column("date", numbers, is_text, examples, [self.read_as or "year-month-day"])
-        if n_text <= STRAY * (is_number + n_text):
-            return Column("number", numbers, is_text, examples)
-        return Column("mixed", numbers, is_text, examples, read_as="text" if n_text > is_number else "")
+        n_texts, examples = int(is_text.sum()), _most_frequent(texts)
+        if self.dates or n_texts <= STRAY * (n_numbers + n_texts):
+            return Column("date" if self.dates else "number", numbers, is_text, examples, forms)
+        return Column("mixed", numbers, is_text, examples, read_as="text" if n_texts > n_numbers else "")
 
     def _of_texts(self, texts: Texts, is_text: np.ndarray, day_first: bool | None) -> Column:
         """Return a column of dates if nearly all cells are, in one form at least, else a category."""
