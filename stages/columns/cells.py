@@ -165,7 +165,11 @@ def _without_underflow(values: np.ndarray, cells: pa.Array) -> np.ndarray:
 
 def _normal(cells: pa.Array) -> pa.Array:
     """Return text with letters with accents as single characters, as `normal_name` does."""
-    return cells if pc.all(pc.string_is_ascii(cells)).as_py() else pc.utf8_normalize(cells, form="NFC")
+    if pc.all(pc.string_is_ascii(cells)).as_py():
+        return cells
+    different = cells.dictionary_encode()
+    texts = [normal_name(text) for text in different.dictionary.to_pylist()]  # pc.utf8_normalize has no NFC, only NFD
+    return pc.take(pa.array(texts, pa.string()), different.indices)
 
 
 def _as_text(column: pa.Array) -> pa.Array:

@@ -1,11 +1,10 @@
 """Recognise how a CSV file is written: its encoding, the separator of its values, and the sign before decimals."""
 
 import codecs
-import csv
-import gzip
 import re
-from pathlib import Path
 from typing import NamedTuple
+
+import pyarrow as pa
 
 from stages.runtime.errors import UserError, short
 
@@ -31,12 +30,12 @@ def dialect_of(path: str, encoding: str | None = None) -> Dialect:
     one that more cells show, such as those of `1,5` or `1.234.567`.
     Raises UserError if the file is not text in this encoding, or if it cannot be told whether `1,234` is a fraction.
     """
-    with gzip.open(path) if path.endswith(".gz") else Path(path).open("rb") as file:
-        sample = file.read(SAMPLE_BYTES)
+    with pa.input_stream(path, compression="gzip" if path.endswith(".gz") else None) as stream:
+        sample = stream.read(SAMPLE_BYTES)
     if sample.startswith(b"\x1f\x8b"):
         raise UserError(f"{path}: is compressed by gzip: name it {path}.gz")
     codec = next((codec for mark, codec in MARKS.items() if sample.startswith(mark)), encoding or "utf-8")
-    if codec == "utf-8" and b"\0" in sample:
+    if codec == "utf-8" and sample.count(b"\0") > len(sample) / 4:
         codec = "utf-16-le" if sample[1:2] == b"\0" else "utf-16-be"
         raise UserError(f"{path}: is not UTF-8 text, but probably UTF-16: set generate.encoding to {codec}")
     whole = len(sample) < SAMPLE_BYTES
@@ -56,7 +55,8 @@ def _separator(lines: list[str], default: str) -> str:
 
 
 def _decimal(path: str, lines: list[str], separator: str) -> str:
-    cells = [cell.strip() for row in csv.reader(lines, delimiter=separator) for cell in row if {",", "."} & {*cell}]
+    value = re.compile(rf'"[^"]*"|[^"{separator}]+')
+    cells = [cell.strip(' "') for line in lines for cell in value.findall(line) if {",", "."} & {*cell}]
     commas = [cell for cell in cells if re.fullmatch(DECIMAL.format(",", r"\."), cell)]
     either = [cell for cell in commas if re.fullmatch(EITHER.format(","), cell)]
     points = [cell for cell in cells if re.fullmatch(DECIMAL.format(r"\.", ","), cell)]
