@@ -1,8 +1,8 @@
 """Points to train or test on, and the file that carries them from stage to stage.
 
 The file is a dict saved by torch.save: x, float32 (n, n_feature); y, float32 (n, n_output); n ≥ 1; all finite;
-noise_variance, a float, if the variance of the noise in y is known; and columns, the JSON text of a Columns, if the
-columns have names.
+noise_variance, a float, if the variance of the noise in y is known; columns, the JSON text of a Columns, if the columns
+have names; and decisions, the JSON text of a mapping, if something was decided about the columns of a table.
 """
 
 import json
@@ -22,6 +22,8 @@ from stages.runtime.errors import UserError
 RECORD = re.compile(  # what torch.save calls its records, in a folder named after the file
     r"([^/]+)/(data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id)"
 )
+
+OPTIONAL = ("noise_variance", "columns", "decisions")
 
 
 class Dataset(NamedTuple):
@@ -76,9 +78,8 @@ def read(path: str) -> Dataset:
 
 def _checked(path: str, content: Any) -> Dataset:
     """Return what a file holds. Raises UserError if it breaks the contract above."""
-    optional = {"noise_variance", "columns", "decisions"}
-    if not (isinstance(content, dict) and content.keys() - optional == {"x", "y"}):
-        raise UserError(f"{path}: must hold a dict of x, y and, optionally, noise_variance and columns")
+    if not (isinstance(content, dict) and content.keys() - set(OPTIONAL) == {"x", "y"}):
+        raise UserError(f"{path}: must hold a dict of x, y and, optionally, {', '.join(OPTIONAL)}")
     for name in ("x", "y"):
         values = content[name]
         if isinstance(values, Tensor) and not _plain(values):
@@ -111,7 +112,7 @@ def _named(path: str, text: Any) -> Columns:
     try:
         return Columns.model_validate_json(text)
     except ValueError as error:
-        raise UserError(f"{path}: columns must be JSON text as stages/columns.py describes it") from error
+        raise UserError(f"{path}: columns must be JSON text as stages/columns/encoder.py describes it") from error
 
 
 def _decisions(path: str, text: Any) -> dict[str, str] | None:
@@ -120,7 +121,7 @@ def _decisions(path: str, text: Any) -> dict[str, str] | None:
     except (TypeError, ValueError):
         decisions = text
     if not (isinstance(decisions, dict) and all(isinstance(words, str) for words in decisions.values())):
-        raise UserError(f"{path}: decisions must be JSON text, a mapping of texts")
+        raise UserError(f"{path}: decisions must be JSON text, a mapping of names to texts")
     return decisions or None
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stages import dataset
-from stages.columns import Columns
+from stages.columns import Category, Columns, Number
 from stages.dataset import Dataset
 from stages.runtime.errors import UserError
 
@@ -27,15 +27,18 @@ def path(tmp_path: Path) -> str:
 @pytest.mark.parametrize("variance", [None, 0.0, 0.25])
 def test_what_is_written_is_read_back(path: str, variance: float | None) -> None:
     dataset.write(path, Dataset(X, Y, variance))
-    x, y, noise_variance, columns = dataset.read(path)
+    x, y, noise_variance, columns, decisions = dataset.read(path)
     assert torch.equal(x, X)
     assert torch.equal(y, Y)
     assert noise_variance == variance
-    assert columns is None
+    assert (columns, decisions) == (None, None)
 
 
-NO_COLUMNS = "columns must be JSON text as stages/columns.py describes it"
-COLUMNS = Columns(features=["sex"], targets=["größe, in m"], categories={"sex": ["female", "male"]})
+NO_COLUMNS = "columns must be JSON text as stages/columns/encoder.py describes it"
+KEYS = "must hold a dict of x, y and, optionally, noise_variance, columns, decisions"
+DECISIONS = "decisions must be JSON text, a mapping of names to texts"
+SEX = Category(name="sex", levels=["female", "male"])
+COLUMNS = Columns(features=[SEX], targets=[Number(name="größe, in m")])
 
 
 def test_the_names_of_the_columns_are_read_back(path: str) -> None:
@@ -43,9 +46,15 @@ def test_the_names_of_the_columns_are_read_back(path: str) -> None:
     assert dataset.read(path).columns == dataset.read(path).names == COLUMNS
 
 
+def test_what_was_decided_about_the_columns_is_read_back(path: str) -> None:
+    decisions = {"größe": "left out: the same value in all training rows"}
+    dataset.write(path, Dataset(X, Y, columns=COLUMNS, decisions=decisions))
+    assert dataset.read(path).decisions == decisions
+
+
 def test_columns_without_names_have_letters(path: str) -> None:
-    assert Dataset(X, Y).names == Columns(features=["x_0", "x_1"], targets=["y"])
-    assert Dataset(Y, X).names == Columns(features=["x"], targets=["y_0", "y_1"])
+    assert Dataset(X, Y).names.feature_names == ["x_0", "x_1"]
+    assert Dataset(Y, X).names.target_names == ["y_0", "y_1"]
 
 
 def test_names_of_other_columns_are_not_written(path: str) -> None:
@@ -57,13 +66,17 @@ def test_names_of_other_columns_are_not_written(path: str) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([X, Y], "must hold a dict of x, y and, optionally, noise_variance and columns"),
-        ({"x": X}, "must hold a dict of x, y and, optionally, noise_variance and columns"),
-        ({"x": X, "y": Y, "z": Y}, "must hold a dict of x, y and, optionally, noise_variance and columns"),
+        ([X, Y], KEYS),
+        ({"x": X}, KEYS),
+        ({"x": X, "y": Y, "z": Y}, KEYS),
         ({"x": X, "y": Y, "columns": COLUMNS.model_dump_json()[:-1]}, NO_COLUMNS),
         ({"x": X, "y": Y, "columns": "{}"}, NO_COLUMNS),
         ({"x": X, "y": Y, "columns": 3}, NO_COLUMNS),
         ({"x": X, "y": Y, "columns": None}, NO_COLUMNS),
+        ({"x": X, "y": Y, "decisions": "[1]"}, DECISIONS),
+        ({"x": X, "y": Y, "decisions": '{"a": 1}'}, DECISIONS),
+        ({"x": X, "y": Y, "decisions": "{"}, DECISIONS),
+        ({"x": X, "y": Y, "decisions": 3}, DECISIONS),
         (
             {"x": Y, "y": Y, "columns": COLUMNS.model_dump_json()},
             "columns must name 1 of x and 1 of y, got 2 and 1",

@@ -31,7 +31,11 @@ class Category(Kind):
     def fit(name: str, cells: Texts) -> "Category | None":
         """Return the column that has these training rows; None if no value is frequent enough to be a level."""
         counts = np.bincount(cells.codes[cells.codes >= 0], minlength=len(cells.values))
-        frequent = [code for code in np.argsort(-counts, kind="stable")[:MOST_LEVELS] if counts[code] >= FREQUENT]
+        frequent = [
+            code
+            for code in np.argsort(-counts, kind="stable")[:MOST_LEVELS]
+            if counts[code] >= FREQUENT and cells.values[code]
+        ]
         if not frequent:
             return None
         levels = sorted(cells.values[code] for code in frequent)

@@ -14,7 +14,7 @@ from stages.columns.raw import Notation, Texts
 
 ALWAYS_MISSING = csv.ConvertOptions().null_values  # the empty text, NA, NaN, null and the like
 NUMBER = (  # {0}: the sign before decimals; {1}: those that may stand between groups of three digits
-    r"^[+-]?(?:(?:[0-9]+|[0-9]{{1,3}}(?:[{1}][0-9]{{3}})+)[{0}]?[0-9]*|[{0}][0-9]+)(?:[eE][+-]?[0-9]+)?$"
+    r"^[+-]?(?:(?:[0-9]+|[1-9][0-9]{{0,2}}(?:[{1}][0-9]{{3}})+)[{0}]?[0-9]*|[{0}][0-9]+)(?:[eE][+-]?[0-9]+)?$"
 )
 SPACES = " '\u00a0\u202f"
 GROUPED = {".": f",{SPACES}", ",": f".{SPACES}"}  # by the sign before decimals
@@ -97,7 +97,10 @@ def readable(kind: pa.DataType) -> bool:
         return readable(kind.value_type)
     types = pa.types
     kinds = (types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_string)
-    return any(is_kind(kind) for is_kind in (*kinds, types.is_large_string, types.is_date, types.is_timestamp))
+    return any(
+        is_kind(kind)
+        for is_kind in (*kinds, types.is_large_string, types.is_string_view, types.is_date, types.is_timestamp)
+    )
 
 
 def empty(column: pa.Array) -> pa.Array:
@@ -162,7 +165,11 @@ def _without_underflow(values: np.ndarray, cells: pa.Array) -> np.ndarray:
 
 def _normal(cells: pa.Array) -> pa.Array:
     """Return text with letters with accents as single characters, as `normal_name` does."""
-    return cells if pc.all(pc.string_is_ascii(cells)).as_py() else pc.utf8_normalize(cells, form="NFC")
+    if pc.all(pc.string_is_ascii(cells)).as_py():
+        return cells
+    different = cells.dictionary_encode()
+    texts = [normal_name(text) for text in different.dictionary.to_pylist()]  # pc.utf8_normalize has no NFC, only NFD
+    return pc.take(pa.array(texts, pa.string()), different.indices)
 
 
 def _as_text(column: pa.Array) -> pa.Array:

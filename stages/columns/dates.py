@@ -45,7 +45,7 @@ def days(texts: pa.Array, form: str) -> np.ndarray:
 
     year, day = number("year", 0), number("day", 1)
     if "short" in form:
-        year += np.where(year < PIVOT, 2000, 1900)
+        year = year + np.where(year < PIVOT, 2000, 1900)
     month = place("name", MONTHS) + 1.0 if "name" in fields else number("month", 1)
     hour, minute, second, half = number("hour", 0), number("minute", 0), number("second", 0), place("half", ["a", "p"])
     hour = np.where(half >= 0, hour % 12 + 12 * half, hour)

@@ -40,8 +40,8 @@ class Number(Kind):
     def encode(self, cells: Cells) -> np.ndarray:
         assert isinstance(cells, np.ndarray)
         missing = np.isnan(cells)
-        x = np.stack([np.where(missing, self.fill, cells), missing], axis=1, dtype=np.float32)
-        return x[:, : self.width]
+        filled = np.where(missing, np.float32(self.fill), cells)
+        return np.stack([filled, missing], axis=1, dtype=np.float32) if self.gaps else filled[:, None]
 
     def decode(self, x: np.ndarray) -> list[str]:
         missing = x[:, 1] == 1 if self.gaps else np.zeros(len(x), bool)

@@ -12,7 +12,7 @@ class Texts:
     """The cells of a column of text; like an array, it has a length and can be indexed by rows."""
 
     codes: np.ndarray  # int32 (n,): the index in `values` of each cell, -1 where it is missing
-    values: list[str]  # different ones, in any order; some may occur in no row
+    values: list[str]  # different ones, in any order, some perhaps in no row; the empty text is for others, all rare
 
     def __len__(self) -> int:
         return len(self.codes)

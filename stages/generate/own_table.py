@@ -1,6 +1,5 @@
 """Take the training and test points from the user's own table."""
 
-import codecs
 import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -30,8 +29,8 @@ def _below_raw(path: str) -> str:
 
 def _known_encoding(name: str) -> str:
     try:
-        codecs.lookup(name)
-    except LookupError as error:
+        "".encode(name)
+    except (LookupError, UnicodeError) as error:
         raise ValueError("must be known to Python") from error
     return name
 
@@ -62,11 +61,11 @@ class OwnTable(Section):
     features: Annotated[SomeNames | None, must_be("null, or a list of different names, as text")]
     categories: Annotated[Names | None, must_be("null, or a list of different names, as text")] = None
     missing: Annotated[list[str | int | float], must_be("a list of texts and numbers")] = Field(default_factory=list)
-    day_first: bool | None = None
+    day_first: Annotated[bool | None, must_be("true, false or null")] = None
     encoding: Annotated[Encoding | None, must_be("null, or the name of a text encoding, such as cp1252")] = None
     test_fraction: Annotated[float, Field(gt=0, lt=1), Exact] | None = None
     test_path: Annotated[TablePath | None, Field(validate_default=True)] = None
-    test_latest: bool = False
+    test_latest: Annotated[bool, must_be("true or false")] = False
     seed: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(None, validate_default=True)
 
     @property

@@ -2,23 +2,31 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from stages.columns import Cells, Columns, Feature, Number
-from stages.columns.dates import days
 from stages.dataset import Dataset
-from stages.generate.fitting import add, fit
+from stages.generate.fitting import Decisions, fit
 from stages.generate.own_table import OwnTable, refuse_linked_folders
 from stages.generate.split import choose_test_rows, latest_rows
-from stages.runtime.errors import UserError, counted, in_rows, printable, short
+from stages.runtime.errors import UserError, counted, in_rows, printable
 from stages.tables.gather import Column
 from stages.tables.table import Table
 
-NOUNS = {"category": "text", "date": "dates", "empty": "no values", "unreadable": "values of another type"}
+BLOCK_ROWS = 1 << 20  # encoded at a time
 Advance = Callable[[int], None]  # is called with how many more rows have been read
+
+
+class Tests(NamedTuple):
+    """The points to test on, and what is unusual about their cells."""
+
+    x: np.ndarray  # float32 (n, n_feature)
+    y: np.ndarray  # float32 (n, n_output)
+    unusual: Counter[tuple[str, str]]  # numbers of rows, by column and by what is unusual
+    without_target: int = 0  # rows that were left out
 
 
 def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Dataset]:
@@ -29,146 +37,140 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
     path, targets, categories = settings.path, settings.targets, settings.categories or []
     for place in filter(None, (path, settings.test_path)):
         refuse_linked_folders(place)
-    table = Table(path, encoding=settings.encoding, missing=settings.missing_texts, advance=advance)
+    table = _opened(settings, path, advance)
     table.require([*(settings.features or []), *targets, *categories])
-    names = settings.features or [name for name in table.names if name and name not in targets]
-    columns = gather(table, [*names, *targets], categories, settings.day_first)
-    y = numbers_of(path, columns, targets)
-    rows = np.flatnonzero(~np.isnan(y).any(axis=1))
-    is_test = choose(settings, rows, columns)
-    train, test = rows[~is_test], rows[is_test]
+    decisions = Decisions()
+    names = settings.features or _possible_features(table, targets, decisions)
+    columns = table.gather(names, targets, categories=categories, day_first=settings.day_first)
 
-    features, decisions = fit(columns, train, categories)
+    strays = {name: columns[name].strays() for name in targets}
+    y = np.stack([np.asarray(columns.pop(name).cells) for name in targets], axis=1)
+    dates = next((name for name, column in columns.items() if column.kind == "date"), None)
+    train, test = _split(y, settings, columns[dates] if dates else None)
+
+    features = fit(columns, train, listed=[*(settings.features or []), *categories], decisions=decisions)
     if not features:
         reasons = "; ".join(f"{printable(name)} {decision}" for name, decision in decisions.items())
-        raise UserError(f"{path}: has no column to predict from: {reasons or 'all of them are targets'}")
+        raise UserError(
+            f"{path}: has no column to predict from: {reasons or 'all of them are targets'}: add columns of numbers, "
+            "dates or texts that repeat"
+        )
     fitted = Columns(
         features=features,
         targets=[Number.fit(name, y[train, index]) for index, name in enumerate(targets)],
         missing=settings.missing_texts,
     )
     if settings.test_path is None:
-        unusual = count_unusual(features, {name: column.cells[test] for name, column in columns.items()})
-        train_x, test_x = encoded(features, columns, train, test)
-        test_y = y[test]
+        unusual = _count_unlike(features, {name: column.cells[test] for name, column in columns.items()})
+        train_x, test_x = _encoded(features, columns, train, test)
+        tests = Tests(test_x, y[test], unusual)
     else:
-        (train_x,) = encoded(features, columns, train)
-        test_x, test_y, unusual = read_tests(settings, fitted, table.digests(), advance)
-    for feature in features:
-        if count := unusual[feature.name]:
-            add(decisions, feature.name, f"{count} of {counted(len(test_x), 'test row')} {feature.limits()}")
-    if len(rows) < len(y):
-        add(decisions, targets[0], f"{counted(len(y) - len(rows), 'row')} without a target left out")
-    train_points = Dataset(torch.from_numpy(train_x), torch.from_numpy(y[train]), columns=fitted, decisions=decisions)
-    return train_points, Dataset(torch.from_numpy(test_x), torch.from_numpy(test_y), columns=fitted)
+        (train_x,) = _encoded(features, columns, train)
+        tests = _read_tests(_opened(settings, settings.test_path, advance), fitted, table)
+    if dates and settings.test_path is None:
+        latest = "the latest" if settings.test_latest else "of any time; generate.test_latest takes the latest"
+        decisions.add(dates, f"the test rows are {latest}")
+    for (name, words), count in tests.unusual.items():
+        decisions.add(name, f"{count} of {counted(len(tests.x), 'test row')} {words}" if count else "")
+    for name in targets:
+        decisions.add(name, strays[name])
+    for count, noun in ((len(y) - len(train) - len(test), "row"), (tests.without_target, "test row")):
+        decisions.add(targets[0], f"{counted(count, noun)} without a target left out" if count else "")
+    return (
+        Dataset(torch.from_numpy(train_x), torch.from_numpy(y[train]), columns=fitted, decisions=dict(decisions)),
+        Dataset(torch.from_numpy(tests.x), torch.from_numpy(tests.y), columns=fitted),
+    )
 
 
-def numbers_of(path: str, columns: dict[str, Column], targets: Sequence[str]) -> np.ndarray:
-    """Return y, float32 (n, n_output), nan where a target is missing; remove the targets from the columns.
+def _opened(settings: OwnTable, path: str, advance: Advance) -> Table:
+    return Table(path, encoding=settings.encoding, missing=settings.missing_texts, advance=advance)
 
-    Raises UserError if a target is no number.
+
+def _possible_features(table: Table, targets: Sequence[str], decisions: Decisions) -> list[str]:
+    """Return the names of all columns but the targets; those without a name, or with the same one, are left out."""
+    counts = Counter(name for name in table.names if name not in targets)
+    if unnamed := counts.pop("", 0):
+        decisions.add("columns without a name", f"left out: {unnamed}")
+    for name, count in counts.items():
+        if count > 1:
+            decisions.add(name, f"left out: {count} columns have this name")
+    return [name for name, count in counts.items() if count == 1]
+
+
+def _split(y: np.ndarray, settings: OwnTable, dates: Column | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the rows with all targets: those to train on, and those to test on.
+
+    y: float32 (n, n_output), nan where a target is missing.
     """
-    values = {name: columns.pop(name) for name in targets}
-    lines = [
-        f"{path}: column {printable(name)}: must be numbers to be a target, got {NOUNS[column.kind]}"
-        for name, column in values.items()
-        if column.kind != "number"
-    ]
-    if lines:
-        raise UserError("\n".join(lines))
-    return np.stack([np.asarray(column.cells) for column in values.values()], axis=1)
+    rows = np.flatnonzero(~np.isnan(y).any(axis=1))
+    if settings.test_fraction is None:  # there is a table of its own to test on
+        return rows, rows[:0]
+    if settings.test_latest:
+        if dates is None:
+            raise UserError(f"{settings.path}: has no dates among the features, which generate.test_latest needs")
+        is_test = latest_rows(settings.path, np.asarray(dates.cells)[rows], settings.test_fraction)
+    else:
+        assert settings.seed is not None  # as the schema demands
+        is_test = choose_test_rows(settings.path, len(rows), settings.test_fraction, settings.seed)
+    return rows[~is_test], rows[is_test]
 
 
-def count_unusual(features: Sequence[Feature], cells: Mapping[str, Cells]) -> Counter[str]:
-    """Return how many cells of each feature, by name, are unlike those of the training rows."""
-    return Counter({feature.name: int(feature.unlike_training(cells[feature.name]).sum()) for feature in features})
+def _count_unlike(features: Sequence[Feature], cells: Mapping[str, Cells]) -> Counter[tuple[str, str]]:
+    """Return how many cells of each feature are unlike those of the training rows."""
+    return Counter(
+        {
+            (feature.name, feature.limits()): int(feature.unlike_training(cells[feature.name]).sum())
+            for feature in features
+        }
+    )
 
 
-def read_tests(
-    settings: OwnTable, columns: Columns, trained: set[str], advance: Advance
-) -> tuple[np.ndarray, np.ndarray, Counter[str]]:
-    """Return x, (n, n_feature), and y, (n, n_output), of generate.test_path, and how many cells are unusual, by column.
+def _read_tests(table: Table, columns: Columns, trained_on: Table) -> Tests:
+    """Return the points of generate.test_path.
 
-    Raises UserError if its files are among those trained on, by digest, or if it has numbers that no column can hold.
+    Raises UserError if its files are among those trained on, or if it has numbers that float32 cannot hold.
     """
-    path = settings.test_path
-    assert path is not None
-    table = Table(path, encoding=settings.encoding, missing=settings.missing_texts, advance=advance)
-    if table.digests() <= trained:
-        rule = f"generate.test_path must be another table than generate.path, {settings.path}"
-        raise UserError(f"{path}: {rule}: both hold the same rows")
-    xs, ys, unusual, unusable = [], [], Counter[str](), list[int]()
+    if table.digests() <= trained_on.digests():
+        rule = f"generate.test_path must be another table than generate.path, {trained_on.path}"
+        raise UserError(f"{table.path}: {rule}: both hold the same rows")
+    xs, ys, unusual, n = [], [], Counter[tuple[str, str]](), 0
+    unusable: dict[str, list[int]] = {}  # the numbers of rows, by column
     for first, readings in table.batches(columns, targets=True):
         y = np.stack([np.asarray(readings[name].cells) for name in columns.target_names], axis=1)
         rows = np.flatnonzero(~np.isnan(y).any(axis=1))
         cells = {name: reading.cells[rows] for name, reading in readings.items()}
         xs.append(columns.encode(cells))
         ys.append(y[rows])
-        unusual.update(count_unusual(columns.features, cells))
-        faulty = np.any([reading.unusable for reading in readings.values()], axis=0)
-        unusable += (first + np.flatnonzero(faulty)).tolist()
-    if unusable:
-        which = (
-            f"{counted(len(unusable), 'row')} with numbers that float32 cannot hold, {in_rows(len(unusable), unusable)}"
-        )
-        raise UserError(f"{path}: {which}: remove such rows")
-    if not sum(map(len, ys)):
-        raise UserError(f"{path}: has no rows with a target")
-    return np.concatenate(xs), np.concatenate(ys), unusual
+        unusual.update(_count_unlike(columns.features, cells))
+        n += len(y)
+        for feature in columns.features:
+            other = readings[feature.name].other[rows]
+            unusual[feature.name, f"with no {feature.kind}, taken as missing"] += int(other.sum())
+        for name, reading in readings.items():
+            unusable.setdefault(name, []).extend((first + np.flatnonzero(reading.unusable)).tolist())
+    lines = [
+        f"{table.path}: column {printable(name)}: {counted(len(numbers), 'value')} that float32 cannot hold, "
+        f"{in_rows(len(numbers), numbers)}: remove such rows"
+        for name, numbers in unusable.items()
+        if numbers
+    ]
+    if lines:
+        raise UserError("\n".join(lines))
+    x, y = np.concatenate(xs), np.concatenate(ys)
+    if not len(y):
+        raise UserError(f"{table.path}: has no rows with a target: fill it in")
+    return Tests(x, y, unusual, n - len(y))
 
 
-def encoded(features: Sequence[Feature], columns: dict[str, Column], *parts: np.ndarray) -> list[np.ndarray]:
+def _encoded(features: Sequence[Feature], columns: dict[str, Column], *parts: np.ndarray) -> list[np.ndarray]:
     """Return x, float32 (k, n_feature), for each part, row numbers (k,); remove the columns, to free their memory."""
-    width = sum(feature.width for feature in features)
-    x = [np.empty((len(rows), width), np.float32) for rows in parts]
+    x = [np.empty((len(rows), sum(feature.width for feature in features)), np.float32) for rows in parts]
     start = 0
     for feature in features:
         cells = columns.pop(feature.name).cells
         for part, rows in zip(x, parts, strict=True):
-            part[:, start : start + feature.width] = feature.encode(cells[rows])
+            for block in range(0, len(rows), BLOCK_ROWS):
+                some = slice(block, block + BLOCK_ROWS)
+                part[some, start : start + feature.width] = feature.encode(cells[rows[some]])
         start += feature.width
     return x
-
-
-def gather(table: Table, names: Sequence[str], categories: Sequence[str], day_first: bool | None) -> dict[str, Column]:
-    """Return these columns, each of the kind that its cells tell. Raises UserError with the faults of all of them."""
-    columns = table.gather(names, categories, day_first)
-    text = [name for name, column in columns.items() if column.kind == "mixed" and column.other.mean() > 0.5]
-    if text:  # with some numbers among it
-        columns |= table.gather(text, text)
-    faults = {name: _fault_of(column) for name, column in columns.items()}
-    if any(faults.values()):
-        lines = (f"{table.path}: column {printable(name)}: {fault}" for name, fault in faults.items() if fault)
-        raise UserError("\n".join(lines))
-    return columns
-
-
-def _fault_of(column: Column) -> str:
-    """Return why a column is of no kind, and what to do; nothing if it is."""
-    if column.kind == "ambiguous":
-        text = pa.array([column.example])
-        readings = [np.datetime64(int(days(text, form)[0]), "D") for form in column.forms]
-        return (
-            f"{short(column.example)} may be {' or '.join(map(str, readings))}: set generate.day_first to true or false"
-        )
-    if column.kind != "mixed":
-        return ""
-    rows = np.flatnonzero(column.other) + 1
-    return (
-        f"{len(rows)} of {counted(len(column.other), 'value')} are no numbers, such as {short(column.example)}, "
-        f"{in_rows(len(rows), rows[:3].tolist())}: list them in generate.missing if they mean a missing value, or the "
-        "column in generate.categories"
-    )
-
-
-def choose(settings: OwnTable, rows: np.ndarray, columns: dict[str, Column]) -> np.ndarray:
-    """Return which of these rows, int (k,), to test on, bool (k,); none if there is a table of its own for that."""
-    if settings.test_fraction is None:
-        return np.zeros(len(rows), bool)
-    if not settings.test_latest:
-        assert settings.seed is not None  # as the schema demands
-        return choose_test_rows(settings.path, len(rows), settings.test_fraction, settings.seed)
-    dates = [column.cells for column in columns.values() if column.kind == "date"]
-    if not dates:
-        raise UserError(f"{settings.path}: has no column of dates, by which generate.test_latest chooses rows")
-    return latest_rows(settings.path, np.asarray(dates[0])[rows], settings.test_fraction)

@@ -1,19 +1,18 @@
 """Recognise how a CSV file is written: its encoding, the separator of its values, and the sign before decimals."""
 
 import codecs
-import csv
-import gzip
 import re
-from pathlib import Path
 from typing import NamedTuple
+
+import pyarrow as pa
 
 from stages.runtime.errors import UserError, short
 
 SAMPLE_BYTES = 1 << 18  # of the beginning
+SAMPLE_LINES = 20
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-COMMA = re.compile(r"[+-]?[0-9]{1,3}(?:[.]?[0-9]{3})*,[0-9]+")  # read as a decimal comma; may also separate thousands
-COMMA_BEFORE_THREE = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")  # may be either
-COMMA_OF_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(?:,[0-9]{3})+(?:\.[0-9]*|,[0-9]{3})")  # cannot be decimal
+EITHER = r"[+-]?[1-9][0-9]{{0,2}}{0}[0-9]{{3}}"  # {0} is the sign before decimals, or between thousands
+DECIMAL = r"[+-]?[0-9]*{0}[0-9]+|[+-]?[1-9][0-9]{{0,2}}(?:{1}[0-9]{{3}})+(?:{0}[0-9]+|{1}[0-9]{{3}})"  # {1}: thousands
 
 
 class Dialect(NamedTuple):
@@ -27,38 +26,45 @@ class Dialect(NamedTuple):
 def dialect_of(path: str, encoding: str | None = None) -> Dialect:
     """Return how a CSV file is written, by its beginning; `encoding` is what its text is in, if it has no mark.
 
-    The separator is the sign that the header has most often. Decimals may follow a comma only where that is not the
-    separator.
+    The separator is the sign that the header has as often as most of the first rows. The sign before decimals is the
+    one that more cells show, such as those of `1,5` or `1.234.567`.
     Raises UserError if the file is not text in this encoding, or if it cannot be told whether `1,234` is a fraction.
     """
-    with gzip.open(path) if path.endswith(".gz") else Path(path).open("rb") as file:
-        sample = file.read(SAMPLE_BYTES)
+    with pa.input_stream(path, compression="gzip" if path.endswith(".gz") else None) as stream:
+        sample = stream.read(SAMPLE_BYTES)
     if sample.startswith(b"\x1f\x8b"):
         raise UserError(f"{path}: is compressed by gzip: name it {path}.gz")
     codec = next((codec for mark, codec in MARKS.items() if sample.startswith(mark)), encoding or "utf-8")
+    if codec == "utf-8" and sample.count(b"\0") > len(sample) / 4:
+        codec = "utf-16-le" if sample[1:2] == b"\0" else "utf-16-be"
+        raise UserError(f"{path}: is not UTF-8 text, but probably UTF-16: set generate.encoding to {codec}")
     whole = len(sample) < SAMPLE_BYTES
     text = codecs.getincrementaldecoder(codec)().decode(sample, final=whole)
-    header, *lines = text.splitlines() or [""]
+    lines = [line for line in text.splitlines() if line.strip()]
     if not whole:
         del lines[-1:]  # it may be cut off
-    separator = _separator(header, default="\t" if ".tsv" in path else ",")
-    return Dialect(codec, separator, "." if separator == "," else _decimal(path, lines, separator))
+    separator = _separator(lines[:SAMPLE_LINES], default="\t" if ".tsv" in path else ",")
+    return Dialect(codec, separator, _decimal(path, lines[1:], separator))
 
 
-def _separator(header: str, default: str) -> str:
-    outside_quotes = re.sub(r'"[^"]*"', "", header)
-    most = max(",;\t|", key=lambda sign: (outside_quotes.count(sign), sign == default))
-    return most if most in outside_quotes else default
+def _separator(lines: list[str], default: str) -> str:
+    header, *rows = [re.sub(r'"[^"]*"', "", line) for line in lines] or [""]
+    rows_like_header = {sign: sum(row.count(sign) == header.count(sign) for row in rows) for sign in ",;\t|"}
+    signs = [sign for sign in rows_like_header if sign in header]
+    return max(signs, key=lambda sign: (rows_like_header[sign], header.count(sign), sign == default), default=default)
 
 
 def _decimal(path: str, lines: list[str], separator: str) -> str:
-    cells = [cell.strip() for row in csv.reader(lines, delimiter=separator) for cell in row if "," in cell]
-    with_comma = [cell for cell in cells if COMMA.fullmatch(cell)]
-    if any(COMMA_OF_THOUSANDS.fullmatch(cell) for cell in cells) or not with_comma:
-        return "."
-    if all(COMMA_BEFORE_THREE.fullmatch(cell) for cell in with_comma):
-        example = with_comma[0]
-        fraction, whole = example.replace(",", "."), example.replace(",", "")
+    value = re.compile(rf'"[^"]*"|[^"{separator}]+')
+    cells = [cell.strip(' "') for line in lines for cell in value.findall(line) if {",", "."} & {*cell}]
+    commas = [cell for cell in cells if re.fullmatch(DECIMAL.format(",", r"\."), cell)]
+    either = [cell for cell in commas if re.fullmatch(EITHER.format(","), cell)]
+    points = [cell for cell in cells if re.fullmatch(DECIMAL.format(r"\.", ","), cell)]
+    points = [cell for cell in points if not re.fullmatch(EITHER.format(r"\."), cell)]
+    if len(commas) - len(either) > len(points):
+        return ","
+    if either and not points and separator != ",":  # numbers with commas in quotes between commas are mostly English
+        fraction, whole = either[0].replace(",", "."), either[0].replace(",", "")
         advice = "write numbers with a decimal point and without signs between digits"
-        raise UserError(f"{path}: {short(example)} may be {fraction} or {whole}: {advice}")
-    return ","
+        raise UserError(f"{path}: {short(either[0])} may be {fraction} or {whole}: {advice}")
+    return "."

@@ -27,11 +27,13 @@ class Faults:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.lines: list[str] = []  # about whole columns
+        self.of_columns: dict[str, str] = {}
         self.of_cells: dict[tuple[str, str], _Fault] = {}  # by column and problem
 
-    def __bool__(self) -> bool:
-        return bool(self.lines or self.of_cells)
+    def add_line(self, name: str, fault: str) -> None:
+        """Note a fault of a whole column, unless there is none, or the column has another one."""
+        if fault and not any(name == column for column, _ in self.of_cells):
+            self.of_columns.setdefault(name, fault)
 
     def add(self, name: str, column: pa.Array, problems: Problems, first: int) -> None:
         """Note the problems of a column, or of a part of it; `first` is the number of its first row."""
@@ -44,7 +46,7 @@ class Faults:
 
     def raise_any(self) -> None:
         """Raise UserError with a line for each column and problem, if there are any."""
-        lines = list(self.lines)
+        lines = [f"column {printable(name)}: {fault}" for name, fault in self.of_columns.items()]
         for (name, problem), fault in self.of_cells.items():
             are = f"{counted(fault.count, 'value')} {'is' if fault.count == 1 else 'are'} {problem}"
             where = in_rows(fault.count, fault.rows)

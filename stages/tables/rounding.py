@@ -24,13 +24,13 @@ class Rounding:
         self.squares += float((shifted * shifted).sum())
         self.error = max(self.error, float(np.abs(values - narrow).max()))
 
-    def fault(self) -> str | None:
+    def fault(self) -> str:
         """Return what is wrong if the error is more than a thousandth of the deviation; a constant column is fine.
 
         From 2^53 on, though, different integers are the same even in float64, so a column may only seem constant.
         """
         if not self.count:
-            return None
+            return ""
         mean = self.total / self.count
         deviation = max(self.squares / self.count - mean * mean, 0.0) ** 0.5
         if deviation == 0 and abs(self.offset) >= 2**53:
@@ -38,6 +38,6 @@ class Rounding:
                 f"its values are too large to tell apart: subtract an offset, such as {self.offset:g}, from all values"
             )
         if deviation == 0 or self.error <= deviation / 1000:
-            return None
+            return ""
         rounded = f"float32 would round its values by up to {self.error:.2g}, too much for their standard deviation of"
         return f"{rounded} {deviation:.2g}: subtract an offset, such as {self.offset:g}, from all values"

@@ -5,7 +5,7 @@ order of their names.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -55,23 +55,40 @@ class Table:
         """Return the digests of the table's files."""
         return {files.digest_when_read(file.path) for file in self.files}
 
-    def gather(self, names: Sequence[str], as_text: Sequence[str], day_first: bool | None = None) -> dict[str, Column]:
-        """Return these columns, each of the kind that its cells tell; those in `as_text` are categories.
+    def gather(
+        self,
+        features: Sequence[str],
+        targets: Sequence[str],
+        *,
+        categories: Sequence[str] = (),
+        day_first: bool | None = None,
+    ) -> dict[str, Column]:
+        """Return these columns, each of the kind that its cells tell, those in `categories` aside.
 
+        The few columns that turn out to be of another kind than their first rows are read again.
         day_first: see `Gathering.column`.
-        Raises UserError at the end of the table with all faults in its cells.
+        Raises UserError at the end of the table with the faults of all columns.
         """
-        gathering = {name: Gathering(as_text=name in as_text) for name in names}
         faults = Faults(self.path)
+        columns = self._gather([*features, *targets], dict.fromkeys(categories, "category"), day_first, faults)
+        again = {name: column.read_as for name, column in columns.items() if column.read_as}
+        if again:
+            columns |= self._gather([*again], again, day_first, faults)
+        for name, column in columns.items():
+            faults.add_line(name, column.fault(is_target=name in targets))
+        faults.raise_any()
+        return columns
+
+    def _gather(
+        self, names: Sequence[str], read_as: Mapping[str, str], day_first: bool | None, faults: Faults
+    ) -> dict[str, Column]:
+        gathering = {name: Gathering(read_as.get(name, "")) for name in names}
         for first, batch, notation in self._batches(names):
             for name, column in batch.items():
                 faults.add(name, column, gathering[name].add(column, notation), first)
-        faults.lines = [
-            f"column {printable(name)}: {fault}"
-            for name, column in gathering.items()
-            if not faults and (fault := column.rounding.fault())
-        ]
-        faults.raise_any()
+        self.advance = None  # all rows have been counted
+        for name, column in gathering.items():
+            faults.add_line(name, column.rounding.fault())
         return {name: gathering.pop(name).column(day_first) for name in names}
 
     def batches(self, columns: Columns, *, targets: bool) -> Iterator[tuple[int, dict[str, Reading]]]:
@@ -110,7 +127,7 @@ def _columns_named(file: File, names: Sequence[str]) -> dict[str, str]:
         header.setdefault(normal_name(written), []).append(written)
     counts = {name: len(header.get(normal_name(name), [])) for name in names}
     if missing := [name for name, count in counts.items() if count == 0]:
-        looks_like_data = any(NUMBER_LIKE.fullmatch(name) for name in header)
+        looks_like_data = any(map(NUMBER_LIKE.fullmatch, header)) or all(map(str.isdecimal, header))
         advice = ": its first row looks like data: write a line of column names above it" if looks_like_data else ""
         raise UserError(f"{file.path}: has no column {_listed(missing)}: it has {_listed(list(header))}{advice}")
     if several := [name for name, count in counts.items() if count > 1]:

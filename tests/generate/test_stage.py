@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from stages import dataset
-from stages.columns import Columns
 from stages.generate import curve
 from stages.generate import stage as generate
 from stages.generate.curve import Curve
@@ -119,6 +118,7 @@ def test_the_rows_of_a_table_are_written_with_the_names_of_its_columns() -> None
     }
     generate.run(generate.Params.model_validate({"kernels": "portable", "generate": settings}))
     train, test = dataset.read("data/train.pt"), dataset.read("data/test.pt")
-    assert train.columns == test.columns == Columns(features=["a"], targets=["b"])
+    assert train.columns == test.columns
+    assert (train.names.feature_names, train.names.target_names) == (["a"], ["b"])
     assert (len(train.x), len(test.x)) == (8, 2)
     assert torch.equal(torch.cat([train.x, test.x]) ** 2, torch.cat([train.y, test.y]))
