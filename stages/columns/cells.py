@@ -1,5 +1,6 @@
 """Convert cells of a column to numbers, texts or dates, and note which of them cannot be used."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -162,7 +163,11 @@ def _without_underflow(values: np.ndarray, cells: pa.Array) -> np.ndarray:
 
 def _normal(cells: pa.Array) -> pa.Array:
     """Return text with letters with accents as single characters, as `normal_name` does."""
-    return cells if pc.all(pc.string_is_ascii(cells)).as_py() else pc.utf8_normalize(cells, form="NFC")
+    if pc.all(pc.string_is_ascii(cells)).as_py():
+        return cells
+    different = cells.dictionary_encode()
+    values = [unicodedata.normalize("NFC", text) for text in different.dictionary.to_pylist()]  # Arrow's NFC decomposes
+    return pc.take(pa.array(values, pa.string()), different.indices)
 
 
 def _as_text(column: pa.Array) -> pa.Array:

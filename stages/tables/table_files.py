@@ -15,14 +15,17 @@ from stages.tables.records import Records
 TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 BLOCK_BYTES = 1 << 20  # of CSV, parsed at a time; a row may span two blocks at most
 BATCH_VALUES = 1 << 18  # of Parquet, read at a time
+NOT_UTF8 = (
+    "it is not UTF-8 text: save it as UTF-8, or set its encoding, e.g. cp1252, as generate.encoding or --encoding"
+)
 EXPLANATIONS = {  # to show instead of messages from Arrow that contain these words
     "Empty CSV": "it has no rows",
     "zlib": "it is not compressed by gzip: compress it again",
     "Truncated compressed": "it is incomplete: compress it again",
     "Parquet": "it is not a Parquet file, or is damaged: write it again",
-    "UTF8": "it is not UTF-8 text: name its encoding, such as cp1252, in generate.encoding, or save it as UTF-8",
-    "utf-8": "it is not UTF-8 text: name its encoding, such as cp1252, in generate.encoding, or save it as UTF-8",
-    "\0": "it is not UTF-8 text: name its encoding, such as cp1252, in generate.encoding, or save it as UTF-8",
+    "UTF8": NOT_UTF8,
+    "utf-8": NOT_UTF8,
+    "\0": NOT_UTF8,
 }
 
 
