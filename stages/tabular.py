@@ -66,8 +66,8 @@ class Tabular(nn.Module):
     def predict(self, rows: Any) -> "pa.Table":
         """Return the predictions for rows of raw cells: an Arrow or pandas table, or a list of dicts by column name.
 
-        The result has a column for each target, float32, null where a row cannot be predicted. Missing cells, or
-        columns that a dict lacks, are taken as in a table. Raises ValueError if a feature is in no row.
+        The result has a column for each target, float32, null where a row cannot be predicted. A missing cell is None.
+        Raises ValueError if a row lacks a feature.
         """
         import pyarrow as pa  # late, as in the kinds of columns
 
@@ -75,7 +75,7 @@ class Tabular(nn.Module):
 
         columns, arrays = self.names, arrays_of(rows)
         if lacking := [name for name in columns.feature_names if name not in arrays]:
-            raise ValueError(f"the rows have no {', '.join(lacking)}")
+            raise ValueError(f"rows must have {', '.join(lacking)}, None where a value is missing")
         wanted = {name: arrays[name] for name in columns.feature_names}
         y = self.predict_cells(columns.read(wanted, Notation(missing=columns.missing)))
         return pa.table([pa.array(values, from_pandas=True) for values in y.T], columns.target_names)

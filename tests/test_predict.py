@@ -355,11 +355,12 @@ def test_the_memory_does_not_grow_with_the_table() -> None:
     for rows, hidden in ((1 << 20, 5), (1 << 23, 5), (1 << 17, 2000)):
         save(Columns(features=[Number(name="a"), Number(name="b")], targets=LONE.targets), hidden)
         values = np.random.default_rng(1).random((2, rows), dtype=np.float32)
+        values[0, ::2] = np.inf  # half of the rows have something that is said
         parquet.write_table(pa.table(list(values), ["a", "b"]), "table.parquet")
         lines = """
             import re, runpy, sys
             from pathlib import Path
-            sys.argv[1:] = ["net.pkl", "table.parquet", "-o", "predictions.csv"]
+            sys.argv[1:] = ["net.pkl", "table.parquet", "-o", "predictions.csv", "--allow-gaps"]
             runpy.run_module("stages.predict", run_name="__main__")
             print(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
         """

@@ -133,16 +133,14 @@ ROWS: dict[str, list[Any]] = {
 }
 
 
-def as_dicts(table: pa.Table) -> list[dict[str, Any]]:
-    return [{name: cell for name, cell in row.items() if cell is not None} for row in table.to_pylist()]
-
-
 def as_pandas(table: pa.Table) -> Any:
     pytest.importorskip("pandas")
     return table.to_pandas()
 
 
-@pytest.mark.parametrize("convert", [lambda table: table, as_dicts, as_pandas], ids=["Arrow", "dicts", "pandas"])
+@pytest.mark.parametrize(
+    "convert", [lambda table: table, pa.Table.to_pylist, as_pandas], ids=["Arrow", "dicts", "pandas"]
+)
 def test_raw_cells_are_predicted_as_the_x_that_they_become(convert: Any) -> None:
     net = fitted()
     x = [  # region=n, region=s, missing, area, missing, sold, sine and cosine of the year, of the week
@@ -159,8 +157,9 @@ def test_raw_cells_are_predicted_as_the_x_that_they_become(convert: Any) -> None
 
 
 def test_a_row_that_cannot_be_predicted_is_null() -> None:
-    rows = [{"area": 60, "region": "n"}, {"area": float("inf"), "sold": "2020-01-01"}, {"area": 1e300}]
-    assert [row["rent"] is None for row in fitted().predict(rows).to_pylist()] == [False, True, True]
+    rows = [{"area": area, "region": "n", "sold": None} for area in (60, float("inf"), 10**400, -1e300, "1e999")]
+    nulls = [row["rent"] is None for row in fitted().predict(rows).to_pylist()]
+    assert nulls == [False, True, True, True, True]
 
 
 def test_one_row_of_texts_is_read_as_in_a_table() -> None:
@@ -170,6 +169,15 @@ def test_one_row_of_texts_is_read_as_in_a_table() -> None:
     assert net.predict(text).equals(net.predict(typed))
 
 
-def test_rows_that_lack_a_feature_altogether_are_refused() -> None:
-    with pytest.raises(ValueError, match="^the rows have no region, sold$"):
-        fitted().predict([{"area": 3}, {"area": 4}])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"area": 3, "region": "n"}, {"area": 4, "sold": None}], "rows must have region, sold, None where a value is"),
+        (pa.table({"area": [3], "sold": [None]}), "rows must have region, None where a value is missing"),
+        ({"area": 3, "region": "n", "sold": None}, "rows must be an Arrow or pandas table, or a list of dicts"),
+        ([3, 4], "rows must be an Arrow or pandas table, or a list of dicts"),
+    ],
+)
+def test_rows_that_lack_a_feature_or_are_none_are_refused(rows: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        fitted().predict(rows)
