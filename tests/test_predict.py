@@ -128,7 +128,7 @@ SOLD = Date.fit("sold", np.array([18262.0, 18700.0]), "day/month/year")
     [
         ("50,n,1/2/2020", ""),
         ("-20,n,1/2/2030", ""),  # dates go on
-        ("191,n,1/2/2020\n-21,s,\n", "area: 2 values far outside the training range 50 to 120, in rows 1, 2"),
+        ("191,n,1/2/2020\n60,s,\n-21,s,\n", "area: 2 values far outside the training range 50 to 120, in rows 1, 3"),
         ("70,w,1/2/2020", "region: 1 value rare or new, in row 1"),
         ("big,n,1/2/2020", "area: 1 value not a number, taken as missing, in row 1"),
         ("70,n,2020-02-01", "sold: 1 value not a date written as day/month/year, taken as missing, in row 1"),
