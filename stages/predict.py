@@ -1,7 +1,8 @@
 """Predict with a saved network from any table that has its features: `python -m stages.predict MODEL TABLE [-o FILE]`.
 
 MODEL is a net.pkl or a net_params.pkl, TABLE any table that `generate` could read, of any length. The predictions are
-written as CSV, with a column for each target, in the table's order. The kernels are the portable ones, so what is
+written as CSV, with a column for each target, in the table's order. A row that cannot be predicted has empty values and
+makes the exit status 1. Stderr says what is unusual in the table. The kernels are the portable ones, so what is
 predicted does not depend on the machine.
 """
 
@@ -12,39 +13,53 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stages.runtime import files
-from stages.runtime.errors import UserError, counted, in_rows, printable
+from stages.runtime.errors import SHOWN_ROWS, UserError, counted, in_rows, printable, short
 from stages.runtime.run import PORTABLE, main
 
 if TYPE_CHECKING:
-    from stages.columns import Columns, Reading
+    import numpy as np
+
+    from stages.columns import Feature, Reading
+
+UNPREDICTED = "without a prediction"
 
 
 class Remarks:
-    """What to say about the rows of a table, counted as they are predicted."""
+    """What to say about the cells and rows of a table: how many are unusual, and in which rows the first are."""
 
     def __init__(self) -> None:
-        self.unpredicted: list[int] = []  # the numbers of the rows
-        self.cells: Counter[tuple[str, str]] = Counter()  # by column, and by what they are
+        self.counts: Counter[tuple[str, str]] = Counter()  # by column, "" for whole rows, and by what is unusual
+        self.first_rows: dict[tuple[str, str], list[int]] = {}
 
-    def add(self, columns: "Columns", readings: "Mapping[str, Reading]") -> None:
-        """Count the cells that are unlike those of the training rows."""
-        for feature in columns.features:
-            cells, other, _ = readings[feature.name]
-            self.cells[feature.name, f"no {feature.kind}, taken as missing"] += int(other.sum())
-            self.cells[feature.name, feature.limits()] += int(feature.unlike_training(cells).sum())
+    def add(self, column: str, what: str, rows: "np.ndarray") -> None:
+        """Count the rows with these numbers, int (k,)."""
+        if len(rows):
+            self.counts[column, what] += len(rows)
+            shown = self.first_rows.setdefault((column, what), [])
+            shown += rows[: SHOWN_ROWS - len(shown)].tolist()
+
+    def add_cells(self, feature: "Feature", reading: "Reading", first: int) -> None:
+        """Count the cells that are unlike those of the training rows; `first` is the number of the first row."""
+        missing = reading.missing & ~reading.other & ~reading.unusable
+        unlike = feature.unlike_training(reading.cells)
+        for what, cells in (
+            (f"not {feature.expected()}, taken as missing", reading.other),
+            ("missing, unlike in the training rows", missing & (feature.gaps == 0)),
+            ("that float32 cannot hold", reading.unusable),
+            (feature.limits() if unlike.any() else "", unlike),
+        ):
+            self.add(feature.name, what, first + cells.nonzero()[0])
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for each kind of cell, and for the rows that were not predicted."""
-        for (name, what), count in self.cells.items():
-            if count:
-                yield f"column {printable(name)}: {counted(count, 'value')} {what}"
-        if n := len(self.unpredicted):
-            yield f"{counted(n, 'row')} without a prediction, {in_rows(n, self.unpredicted)}"
+        """Yield a line for all that is unusual."""
+        for (column, what), count in self.counts.items():
+            subject = f"column {printable(column)}: {counted(count, 'value')}" if column else counted(count, "row")
+            yield f"{subject} {what}, {in_rows(count, self.first_rows[column, what])}"
 
 
 def lines(model: str, table: str, encoding: str | None, remarks: Remarks) -> Iterator[bytes]:
@@ -71,8 +86,9 @@ def lines(model: str, table: str, encoding: str | None, remarks: Remarks) -> Ite
     options = arrow_csv.WriteOptions(include_header=False)
     for first, readings in source.batches(columns, targets=False):
         y = net.predict_cells(readings)
-        remarks.add(columns, readings)
-        remarks.unpredicted += (first + np.flatnonzero(np.isnan(y[:, 0]))).tolist()
+        for feature in columns.features:
+            remarks.add_cells(feature, readings[feature.name], first)
+        remarks.add("", UNPREDICTED, first + np.flatnonzero(np.isnan(y[:, 0])))
         buffer = pa.BufferOutputStream()
         values = [pa.array(values, from_pandas=True) for values in y.T]
         arrow_csv.write_csv(pa.table(values, columns.target_names), buffer, options)
@@ -121,7 +137,7 @@ def run() -> None:
     parser.add_argument("model", metavar="MODEL", help="a net.pkl or net_params.pkl")
     parser.add_argument("table", metavar="TABLE", help="a table with the columns that the network was trained on")
     parser.add_argument("-o", metavar="FILE", dest="output", help="where to write the predictions (default: stdout)")
-    parser.add_argument("--encoding", help="of a CSV file that is not in UTF-8, such as cp1252")
+    parser.add_argument("--encoding", type=known_encoding, help="of a CSV file that is not in UTF-8, such as cp1252")
     parser.add_argument("--allow-gaps", action="store_true", help="exit with 0 even if rows cannot be predicted")
     arguments = parser.parse_args()
     remarks = Remarks()
@@ -132,8 +148,18 @@ def run() -> None:
         stream(predicted, sys.stdout.fileno(), "standard output")
     for line in remarks.lines():
         print(f"{arguments.table}: {line}", file=sys.stderr)
-    if remarks.unpredicted and not arguments.allow_gaps:
+    if remarks.counts["", UNPREDICTED] and not arguments.allow_gaps:
         sys.exit(1)
+
+
+def known_encoding(name: str) -> str:
+    """Return the name. Raises UserError unless Python knows this encoding of text."""
+    try:
+        "".encode(name)
+    except LookupError as error:
+        rule = "must be an encoding that Python knows, such as cp1252"
+        raise UserError(f"--encoding: {rule}, got {short(name)}") from error
+    return name
 
 
 def write_to(path: str, predicted: Iterator[bytes], *sources: str) -> None:

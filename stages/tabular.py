@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.columns import Columns, Notation, Reading
+from stages.columns import Columns, Notation, Number, Reading
 from stages.dataset import Dataset
 from stages.network import predict, width
 from stages.runtime.chunks import rows_at_a_time
@@ -29,9 +29,11 @@ class Tabular(nn.Module):
     """A network for standardized columns, wrapped so that it takes and returns columns in their original units.
 
     Standardized columns have mean 0 and standard deviation 1 in the training rows. Before `fit` is called, both units
-    are the same.
+    are the same. Numbers far outside their training range are replaced by the limit of what counts as far.
     """
 
+    x_low: Tensor  # float32 (n_feature,), as is x_high: the least and the greatest x that the network gets
+    x_high: Tensor
     x_mean: Tensor  # float64 (n_feature,), as is x_deviation
     x_deviation: Tensor
     y_mean: Tensor  # float64 (n_output,), as is y_deviation
@@ -42,6 +44,9 @@ class Tabular(nn.Module):
         stored = Stored(**columns.model_dump(), network=not_in_tensors or None)
         self.columns = stored.model_dump_json(exclude_none=True)
         n_feature, n_output = len(columns.x_names()), len(columns.targets)
+        low, high = x_limits(columns)
+        self.register_buffer("x_low", low)
+        self.register_buffer("x_high", high)
         self.register_buffer("x_mean", torch.zeros(n_feature, dtype=torch.float64))
         self.register_buffer("x_deviation", torch.ones(n_feature, dtype=torch.float64))
         self.register_buffer("y_mean", torch.zeros(n_output, dtype=torch.float64))
@@ -55,13 +60,14 @@ class Tabular(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predictions, (n, n_output), for x, (n, n_feature), both in their original units."""
+        x = x.clamp(self.x_low, self.x_high)
         return self.unstandardize(self.net(standardized(x, self.x_mean, self.x_deviation)))
 
     def predict(self, rows: Any) -> "pa.Table":
         """Return the predictions for rows of raw cells: an Arrow or pandas table, or a list of dicts by column name.
 
-        The result has a column for each target, float32, null where a row cannot be predicted. Missing cells, or
-        columns that a dict lacks, are taken as in a table. Raises ValueError if a feature is in no row.
+        The result has a column for each target, float32, null where a row cannot be predicted. A missing cell is None.
+        Raises ValueError if a row lacks a feature.
         """
         import pyarrow as pa  # late, as in the kinds of columns
 
@@ -69,7 +75,7 @@ class Tabular(nn.Module):
 
         columns, arrays = self.names, arrays_of(rows)
         if lacking := [name for name in columns.feature_names if name not in arrays]:
-            raise ValueError(f"the rows have no {', '.join(lacking)}")
+            raise ValueError(f"rows must have {', '.join(lacking)}, None where a value is missing")
         wanted = {name: arrays[name] for name in columns.feature_names}
         y = self.predict_cells(columns.read(wanted, Notation(missing=columns.missing)))
         return pa.table([pa.array(values, from_pandas=True) for values in y.T], columns.target_names)
@@ -106,6 +112,21 @@ class Tabular(nn.Module):
     def set_extra_state(self, state: str) -> None:
         """Restore the JSON text from a state dict."""
         self.columns = state
+
+
+def x_limits(columns: Columns) -> tuple[Tensor, Tensor]:
+    """Return the least and the greatest value of each column of x, both finite and float32 (n_feature,).
+
+    Only numbers have limits of their own: dates go on, and levels are 0 or 1.
+    """
+    largest = torch.finfo(torch.float32).max
+    low = torch.full((len(columns.x_names()),), -largest)
+    high = -low
+    for feature, place in zip(columns.features, columns.slices().values(), strict=True):
+        if isinstance(feature, Number):
+            limits = (min(max(limit, -largest), largest) for limit in feature.far_limits())
+            low[place.start], high[place.start] = limits
+    return low, high
 
 
 def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,24 +2,29 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
+import time
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from stages import dataset, models, network
-from stages.columns import Columns
+from stages.columns import Category, Columns, Feature, Number
 from stages.models import Blueprint
+from stages.runtime.run import PORTABLE
 from stages.tabular import Tabular
-from tests.conftest import PROJECT, Copy
+from tests.conftest import ENVIRONMENT, PROJECT, Copy
 from tests.markdown import blocks
 
 PAGE = PROJECT / "docs/fork.md"
-(SAVE,), NETWORK, (STAGE,), (ELSEWHERE,) = (
+(SAVE,), NETWORK, (STAGE,), (ELSEWHERE,), (SERVICE,) = (
     [block.text for block in blocks(PAGE, "python") if block.section == section]
-    for section in ("Your own points", "Your own network", "Your own stage", "Use the model elsewhere")
+    for section in ("Your own points", "Your own network", "Your own stage", "Use the model elsewhere", "A service")
 )
 SECTION, ENTRY, IMPORTANCE = (block.text for block in blocks(PAGE, "yaml"))
 STRUCTURE = "no_modules or each_stage or each_folder or no_stage or sections or each_file or params_of or mirror or schema"
@@ -96,13 +101,52 @@ def test_the_lines_of_plain_torch_save_points_that_are_read(tmp_path: Path) -> N
 
 
 def test_the_lines_of_plain_torch_predict_what_the_model_predicts(tmp_path: Path) -> None:
-    columns = Columns(features=["sex"], targets=["a", "b", "c"], categories={"sex": ["f", "m"]})
-    net = Blueprint(network.Network(style="module", hidden=10), 2, 3, columns).build(seed=1)
+    features: list[Feature] = [Category(name="sex", levels=["f", "m"]), Number(name="age", low=20.0, high=60.0)]
+    columns = Columns(features=features, targets=[Number(name=name) for name in "abc"])
+    net = Blueprint(network.Network(style="module", hidden=10), 3, 3, columns).build(seed=1)
     assert isinstance(net, Tabular)
-    x = 100 * torch.rand(20, 2)
-    net.fit(x, 1000 * torch.rand(20, 3))
+    x = 100 * torch.rand(20, 3)
+    x[0, 2] = 1e6
+    net.fit(x[1:], 1000 * torch.rand(19, 3))
     models.save_params(str(tmp_path / "net_params.pkl"), net)
     torch.save(x, tmp_path / "x.pt")
     run_plain(f"x = torch.load('x.pt', weights_only=True)\n{ELSEWHERE}torch.save(y.float(), 'y.pt')", tmp_path)
     y = torch.load(tmp_path / "y.pt", weights_only=True)
     torch.testing.assert_close(y, network.predict(net, x))
+
+
+def test_the_service_of_the_page_answers_from_another_folder(tmp_path: Path) -> None:
+    features: list[Feature] = [Category(name="sex", levels=["f", "m"]), Number(name="age", low=20.0, high=60.0)]
+    columns = Columns(features=features, targets=[Number(name="height")])
+    net = Blueprint(network.Network(style="module", hidden=10), 3, 1, columns).build(seed=1)
+    assert isinstance(net, Tabular)
+    models.save_net(str(tmp_path / "net.pkl"), net)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "service.py").write_text(SERVICE.replace("8000", str(port)), encoding="utf-8")
+    environment = ENVIRONMENT | PORTABLE | {"PYTHONPATH": str(PROJECT)}
+    with subprocess.Popen([sys.executable, "service.py"], cwd=tmp_path, env=environment) as service:
+        try:
+            rows = [{"sex": "f", "age": 33}, {"sex": "new", "age": None}, {"sex": None, "age": 1e300}]
+            assert ask(port, json.dumps(rows)) == (200, net.predict(rows).to_pylist())
+            assert ask(port, '[{"sex": "f"}]') == (400, "rows must have age, None where a value is missing")
+            status, reason = ask(port, "[{")
+            assert status == 400
+            assert "column 3" in reason
+        finally:
+            service.terminate()
+
+
+def ask(port: int, body: str) -> tuple[int, Any]:
+    """Return the status and the content of the answer to a request, once the service is there."""
+    for _ in range(600):
+        connection = HTTPConnection("localhost", port)
+        try:
+            connection.request("POST", "/", body)
+        except ConnectionRefusedError:
+            time.sleep(0.1)
+            continue
+        answer = connection.getresponse()
+        return answer.status, json.load(answer)
+    raise TimeoutError

@@ -50,6 +50,9 @@ class Category(Kind):
             own.append(f"{self.name} (missing)")
         return own
 
+    def expected(self) -> str:
+        return "text"
+
     def read(self, column: "pa.Array", notation: Notation) -> Reading:
         from stages.columns.cells import coded
 

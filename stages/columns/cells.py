@@ -1,5 +1,6 @@
 """Convert cells of a column to numbers, texts or dates, and note which of them cannot be used."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -74,20 +75,25 @@ def _without(numbers: np.ndarray, missing: Sequence[str]) -> np.ndarray:
 
 
 def arrays_of(rows: Any) -> dict[str, pa.Array]:
-    """Return the columns of an Arrow or pandas table, or of a list of dicts, by name; what a dict lacks is missing."""
+    """Return the columns of an Arrow or pandas table, or those that all dicts in a list have, by name.
+
+    Raises ValueError if it is none of these.
+    """
     if isinstance(rows, pa.Table):
         return {normal_name(name): rows[name].combine_chunks() for name in rows.column_names}
-    if isinstance(rows, list):
-        names = dict.fromkeys(name for row in rows for name in row)
-        return {normal_name(name): _array([row.get(name) for row in rows]) for name in names}
-    return {normal_name(name): _array(rows[name]) for name in rows.columns}
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        names = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
+        return {normal_name(name): _array([row[name] for row in rows]) for name in names}
+    if hasattr(rows, "columns"):
+        return {normal_name(str(name)): _array(rows[name]) for name in rows.columns}
+    raise ValueError("rows must be an Arrow or pandas table, or a list of dicts")
 
 
 def _array(cells: Any) -> pa.Array:
-    """Return cells of one type, or as text if they are of several."""
+    """Return cells of one type, or as text if they are of several, or if integers are too large for Arrow."""
     try:
         return pa.array(cells, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([None if cell is None else str(cell) for cell in cells], from_pandas=True)
 
 

@@ -41,6 +41,9 @@ class Date(Kind):
         waves = [f"{self.name} ({wave} of the {period})" for period in self.periods for wave in ("sine", "cosine")]
         return [self.name, *waves, *[f"{self.name} (missing)"] * bool(self.gaps)]
 
+    def expected(self) -> str:
+        return f"a date written as {self.form}"
+
     def read(self, column: "pa.Array", notation: Notation) -> Reading:
         from stages.columns.cells import moments
 

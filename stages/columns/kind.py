@@ -28,6 +28,10 @@ class Kind(BaseModel, ABC):
         """Return the names of its columns of x, such as `age`, or `sex=female` for a level of a category."""
 
     @abstractmethod
+    def expected(self) -> str:
+        """Return what a cell must be to be read, such as `a number`."""
+
+    @abstractmethod
     def read(self, column: "pa.Array", notation: Notation) -> Reading:
         """Return the cells of a column of a table, of a type that is `readable`."""
 

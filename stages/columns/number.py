@@ -29,6 +29,9 @@ class Number(Kind):
     def labels(self) -> list[str]:
         return [self.name, f"{self.name} (missing)"] if self.gaps else [self.name]
 
+    def expected(self) -> str:
+        return "a number"
+
     def read(self, column: "pa.Array", notation: Notation) -> Reading:
         from stages.columns.cells import narrowed, parsed
 

@@ -38,3 +38,8 @@ class Reading(NamedTuple):
     cells: Cells
     other: np.ndarray  # those of another kind, such as text in a column of numbers, bool (n,)
     unusable: np.ndarray  # numbers that float32 cannot hold, bool (n,)
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Which cells are missing, those above included, bool (n,)."""
+        return self.cells.codes < 0 if isinstance(self.cells, Texts) else np.isnan(self.cells)

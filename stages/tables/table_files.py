@@ -15,16 +15,18 @@ from stages.tables.records import Records
 TEXT = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 BLOCK_BYTES = 1 << 20  # of CSV, parsed at a time; a row may span two blocks at most
 BATCH_VALUES = 1 << 18  # of Parquet, read at a time
-NO_UTF8 = "it is not UTF-8 text: name its encoding, such as cp1252, in generate.encoding, or save it as UTF-8"
+NOT_UTF8 = (
+    "it is not UTF-8 text: save it as UTF-8, or set its encoding, e.g. cp1252, as generate.encoding or --encoding"
+)
 EXPLANATIONS = {  # to show instead of messages from Arrow that contain these words
     "Empty CSV": "it has no rows",
     "zlib": "it is not compressed by gzip: compress it again",
     "Truncated compressed": "it is incomplete: compress it again",
     "Parquet": "it is not a Parquet file, or is damaged: write it again",
-    "UTF8": NO_UTF8,
-    "'utf-8' codec": NO_UTF8,
-    "codec can't decode": "it is not text in this encoding: name its own, such as cp1252, in generate.encoding",
-    "\0": NO_UTF8,
+    "UTF8": NOT_UTF8,
+    "'utf-8' codec": NOT_UTF8,
+    "codec can't decode": "it is not text in this encoding: set its own, e.g. cp1252, as generate.encoding or --encoding",
+    "\0": NOT_UTF8,
 }
 
 
