@@ -56,10 +56,10 @@ def test_a_picture_of_many_columns_equals_one_drawn_from_scratch(n_feature: int,
     *_, picture = learning.draw_learning(shown, columns, dpi=100)
     title = "Learning: first 12 of 50 targets" if n_output == 50 else "Learning"
     if n_feature == 1:
-        canvas, panels = new_panels(title, ["x"] * count, columns.targets[:count], dpi=100)
+        canvas, panels = new_panels(title, ["x"] * count, columns.target_names[:count], dpi=100)
     else:
         canvas, panels = new_panels(
-            title, [f"true {name}" for name in columns.targets], ["prediction"] * count, dpi=100
+            title, [f"true {name}" for name in columns.target_names], ["prediction"] * count, dpi=100
         )
     for index, panel in enumerate(panels):
         y, predictions = shown.y[:, index], shown.predictions[:, :, index]
