@@ -5,7 +5,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
-from stages.columns import Category, Columns, Feature, Number, unnamed
+from stages.columns import Category, Columns, Date, Feature, Number, unnamed
 from stages.plot.data import data_panels
 
 CITIES = [f"{letter}ton on the river" for letter in "ABCDEFGHIJKLMNO"]
@@ -50,6 +50,39 @@ def test_the_values_of_a_category_stand_at_their_places_on_the_axis() -> None:
     _, (panel, _) = data_panels(*points(columns), columns, dpi=50)
     assert tick_names(panel) == ["female", "male"]
     assert [tick for tick in panel.get_xticks() if 0 <= tick <= 1] == [0, 1]
+
+
+def sold(days: int) -> tuple[Columns, np.ndarray]:
+    """Return a column of dates within so many days of 2008-05-01, one of them missing, and x."""
+    cells = 14000 + np.linspace(0, days, 40)
+    cells[7] = np.nan
+    date = Date.fit("sold", cells, "year-month-day")
+    return columns_of(date), date.encode(cells)
+
+
+def test_dates_stand_on_the_axis_as_dates_and_missing_ones_nowhere() -> None:
+    columns, x = sold(days=1000)
+    _, (panel,) = data_panels(x, np.ones((40, 1), "f4"), columns, dpi=100)
+    assert panel.get_xlabel() == "sold"
+    shown = np.asarray(panel.lines[0].get_xdata())
+    np.testing.assert_allclose(np.delete(shown, 7), 14000 + np.delete(np.linspace(0, 1000, 40), 7))
+    assert np.isnan(shown[7])
+    assert {"2009", "2010"} <= set(tick_names(panel))
+
+
+@pytest.mark.parametrize("days", [1, 40, 400, 1000, 30_000])
+@pytest.mark.parametrize("others", [0, 3, 11])
+def test_the_labels_of_dates_lie_apart(days: int, others: int) -> None:
+    columns, x = sold(days)
+    columns = columns.model_copy(
+        update={"features": [*columns.features, *unnamed(max(others, 1), 1).features[:others]]}
+    )
+    x = np.hstack([x, np.ones((40, others), "f4")])
+    canvas, panels = data_panels(x, np.ones((40, 1), "f4"), columns, dpi=100)
+    assert len(tick_names(panels[0])) > 1
+    assert all(not_overlapping(panel) for panel in panels)
+    boxes = [box for panel in panels if (box := panel.get_tightbbox())]
+    assert Bbox.union([*boxes, canvas.figure.bbox]).bounds == canvas.figure.bbox.bounds
 
 
 @pytest.mark.parametrize("count", [1, 2, 15, 400])

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stages.columns import unnamed
+from stages.columns import Columns, Date, Number, unnamed
 from stages.history import Snapshots
 from stages.plot import learning
 from stages.plot.figure import new_panels, opacity
@@ -135,3 +135,13 @@ def test_the_diagonal_lies_above_the_predictions(rows: int) -> None:
 
 def test_points_are_opaque_unless_they_are_many() -> None:
     assert [opacity(points) for points in (1, 100, 400, 1000)] == [1, 1, 1, 0.4]
+
+
+def test_a_prediction_over_dates_stands_between_dates() -> None:
+    """A year later, the picture is another, though x, in days since the first date, is the same."""
+    pictures = []
+    for origin in (14000.0, 14365.0):
+        date = Date(name="sold", form="year-month-day", origin=origin, fill=0.0, periods=[])
+        columns = Columns(features=[date], targets=[Number(name="y")])
+        pictures.append(next(learning.draw_learning(snapshots(scale=1), columns, dpi=60)).tobytes())
+    assert pictures[0] != pictures[1]
