@@ -57,9 +57,6 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
     for feature in features:
         if count := unusual[feature.name]:
             add(decisions, feature.name, f"{count} of {counted(len(test_x), 'test row')} {feature.limits()}")
-    dates = [feature.name for feature in features if feature.kind == "date"]
-    if dates and settings.test_fraction and not settings.test_latest:
-        add(decisions, dates[0], "test rows are of all times: to test on the latest, set generate.test_latest to true")
     if len(rows) < len(y):
         add(decisions, targets[0], f"{counted(len(y) - len(rows), 'row')} without a target left out")
     train_points = Dataset(torch.from_numpy(train_x), torch.from_numpy(y[train]), columns=fitted, decisions=decisions)
