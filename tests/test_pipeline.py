@@ -249,7 +249,8 @@ EDITS = {
     "stages/plot/pictures.py~": [],
     "stages/plot/__pycache__/pictures.cpython-311.pyc": [],
     "stages/runtime/streams.py": ["generate", "train", "plot", "evaluate"],
-    "stages/tables/cells.py": ["generate"],
+    "stages/tables/table.py": ["generate"],
+    "stages/columns/number.py": ["generate", "train", "plot", "evaluate"],
     "stages/train/compiled/loop.py": ["train"],
     "stages/history.py": ["train", "plot"],
 }

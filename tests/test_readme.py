@@ -24,7 +24,7 @@ PAGES = [
 (PREDICT,) = (block.text for block in blocks(PROJECT / "docs/tables.md", "python"))
 EXAMPLE = PROJECT / "examples/auto-mpg"
 INSTALLS = re.compile(r"python3 -m venv|source |python -m pip install")  # takes minutes and a network
-ONE_FILE = "--numprocesses=0 tests/test_columns.py"  # so that the suite does not run itself
+ONE_FILE = "--numprocesses=0 tests/columns"  # so that the suite does not run itself
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
@@ -71,22 +71,36 @@ def anchors(page: Path) -> list[str]:
 
 
 def test_the_page_about_the_params_names_every_key_and_its_default() -> None:
-    page: dict[str, str] = {}
-    rows = re.findall(r"(?m)^\| (`.+?) \| (.+?) \| ", (PROJECT / "docs/params.md").read_text(encoding="utf-8"))
-    for names, values in rows:
-        first = names.split("`")[1]
-        for name, value in zip(re.findall("`(.+?)`", names), re.split(", ", values), strict=True):
-            page[first.partition(".")[0] + name if name.startswith(".") else name] = value.split(": ")[-1].strip("`")
-
+    text = (PROJECT / "docs/params.md").read_text(encoding="utf-8")
     schema = json.loads((PROJECT / "params.schema.json").read_text(encoding="utf-8"))["$defs"]
     lesson = params.load(str(LESSON))
-    for section, name in {"generate": "Curve", "network": "Network", "train": "Train", "plot": "Plot"}.items():
+    sections = {"generate": "Curve", "network": "Network", "train": "Train", "plot": "Plot"}
+    lesson_part, _, table_part = text.partition("## A table of your own")
+    page = defaults_on(lesson_part)
+    for section, name in sections.items():
         for key, rules in schema[name]["properties"].items():
             value = lesson[section][key] if key in lesson[section] else rules["default"]
             assert f"{section}.{key}" in page, f"docs/params.md has no row for {section}.{key}"
             assert page.pop(f"{section}.{key}") == (value if isinstance(value, str) else json.dumps(value))
     assert page.pop("kernels") == lesson["kernels"]
     assert not page
+    table = schema["OwnTable"]
+    expected = {name: json.dumps(rules.get("default", [])) for name, rules in table["properties"].items()}
+    expected |= dict.fromkeys(table["required"], "required")
+    del expected["source"]
+    assert defaults_on(table_part) == {f"generate.{name}": value for name, value in expected.items()}
+
+
+def defaults_on(page: str) -> dict[str, str]:
+    """Return the keys in the tables of a page, and the default of each."""
+    defaults: dict[str, str] = {}
+    for names, values in re.findall(r"(?m)^\| (`.+?) \| (.+?) \| ", page):
+        first = names.split("`")[1]
+        for name, value in zip(re.findall("`(.+?)`", names), re.split(", ", values), strict=True):
+            defaults[first.partition(".")[0] + name if name.startswith(".") else name] = value.split(": ")[-1].strip(
+                "`"
+            )
+    return defaults
 
 
 @pytest.mark.skipif(os.name == "nt" or not shutil.which("make"), reason="the page shows commands of a shell and make")
@@ -133,5 +147,5 @@ def check_the_predictions_of_the_example(example: Copy) -> None:
     column = example.read("predictions.csv").decode().split()
     assert column[0] == "mpg"
     for code in (PREDICT, PREDICT.replace("data/net.pkl", "data/net_params.pkl")):
-        printed = re.findall(r"\[ *(-?\d+\.\d+)", example.run("python", "-c", code))
+        printed = re.findall(r"-?\d+\.\d+", example.run("python", "-c", code))
         assert [float(number) for number in printed[:3]] == pytest.approx(list(map(float, column[1:4])), abs=1e-3)

@@ -75,7 +75,8 @@ def test_the_report_compares_with_another_revision_and_shows_a_table(done: Copy)
     assert re.fullmatch(r"epoch 60, with the weights that were kept, of epoch \d+", table)
     assert all(count > 0 for count in marks)
     assert "change" not in text.replace("What changed", "")
-    for words in ("Params that differ", "source", "curve", "table", "mpg", "least squares", "not subtracted"):
+    shown = ("Params that differ", "source", "curve", "table", "mpg", "least squares", "not subtracted")
+    for words in (*shown, "What was decided about them", "left out: 280 texts in 358 training rows"):
         assert words in text, words
 
 
@@ -115,6 +116,17 @@ def test_what_differs_is_subtracted_only_between_metrics_of_the_same_targets(don
     assert '<th scope="col">change</th>' in page
     assert "differs.</p>" not in page and "not subtracted" not in page
     assert "noise floor" in page
+
+
+def test_warnings_stand_before_the_metrics_and_not_among_them(done: Copy) -> None:
+    done.commit("lesson")
+    done.set(generate__test_points=3)
+    done.repro("generate", "evaluate")
+    done.run("python", "-m", "tools.report", "HEAD")
+    page = done.read("report.html").decode()
+    line = '<p class="note"><span class="revision" data-order="1">workspace</span>: only 3 test rows: '
+    assert page.count(line) == page.count("only 3 test rows") == 1
+    assert page.index(line) < page.index("test_rmse")
 
 
 def test_the_network_stands_beside_the_baselines_for_all_targets_and_each_of_several() -> None:

@@ -66,10 +66,8 @@ class Date(Kind):
         return ["" if empty else moment for moment, empty in zip(text, missing, strict=True)]
 
     def on_axis(self, x: np.ndarray) -> np.ndarray:
-        return np.where(x[:, -1] == 1, np.nan, x[:, 0]) if self.gaps else x[:, 0]
-
-    def axis_title(self) -> str:
-        return f"{self.name}, days since {self._first_day()}"
+        days = x[:, 0] + self.origin
+        return np.where(x[:, -1] == 1, np.nan, days) if self.gaps else days
 
     def decision(self) -> str:
         of_periods = f", with the phase of the {' and the '.join(self.periods)}" if self.periods else ""

@@ -45,11 +45,10 @@ class Kind(BaseModel, ABC):
 
     @abstractmethod
     def on_axis(self, x: np.ndarray) -> np.ndarray:
-        """Return where to draw the cells with these columns of x, (n, width), on an axis, (n,); nan where missing."""
+        """Return where to draw the cells with these columns of x, (n, width), on an axis, (n,); nan where missing.
 
-    def axis_title(self) -> str:
-        """Return the title of that axis."""
-        return self.name
+        Dates are in days since 1970-01-01.
+        """
 
     def ticks(self) -> list[str]:
         """Return the names of the places 0, 1, … on that axis; empty if it is one of numbers."""

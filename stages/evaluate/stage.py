@@ -12,9 +12,10 @@ from torch import Tensor
 
 from stages import dataset
 from stages.dataset import Dataset
-from stages.evaluate.baselines import least_squares, mean_of, predictions
+from stages.evaluate.baselines import Model, least_squares, mean_of, predictions
 from stages.evaluate.metrics import Errors, errors_of
 from stages.evaluate.predictions import keep_rows, predict, predict_alike, write_predictions
+from stages.evaluate.warnings import comparisons, few_rows, leaks
 from stages.models import Blueprint, restore_net, restore_params
 from stages.network import Network, width
 from stages.runtime import files
@@ -37,21 +38,24 @@ def yardsticks(train: Dataset, test: Dataset, measured: Errors) -> dict[str, Any
     """Return the metrics to compare the errors measured at the test points with.
 
     If it is known, that is the noise floor, which no model can beat. If not, it is the metrics of two models without a
-    network, which should be easy to beat, fitted to the training points; and if there are several targets, all of these
-    metrics and the network's for each target.
+    network, which should be easy to beat, fitted to the training points, with warnings where they say that something is
+    wrong; and if there are several targets, all of these metrics and the network's for each target.
     """
     if test.noise_variance is not None:
         return {
             "noise_floor": test.noise_variance,
             "test_mse_over_noise_floor": test.over_noise_floor(measured.overall()["mse"]),
         }
-    models = {"mean": mean_of(train.y), "least_squares": least_squares(train.x, train.y)}
+    linear = least_squares(train.x, train.y)
+    models: dict[str, Model] = {"mean": mean_of(train.y), "least_squares": linear}
     errors = {name: errors_of(predictions(model, test.x), test.y) for name, model in models.items()}
     metrics: dict[str, Any] = {"baselines": {name: model_errors.overall() for name, model_errors in errors.items()}}
     targets = train.names.target_names
+    by_model = {name: some.by_target(targets) for name, some in {"network": measured, **errors}.items()}
+    by_target = {target: {name: by_model[name][target] for name in by_model} for target in targets}
     if len(targets) > 1:
-        by_model = {name: some.by_target(targets) for name, some in {"network": measured, **errors}.items()}
-        metrics["targets"] = {target: {name: by_model[name][target] for name in by_model} for target in targets}
+        metrics["targets"] = by_target
+    metrics["warnings"] = comparisons(by_target) | leaks(by_target, linear.weights, train.names.x_names())
     return metrics
 
 
@@ -75,7 +79,7 @@ def check_columns(train: Dataset, test: Dataset) -> None:
 
 
 def run(params: Params) -> str:
-    """Read the points and models, compare and measure, write metrics and predictions; return the test error."""
+    """Read the points and models, compare and measure, write metrics and predictions; return warnings and the error."""
     train, test = dataset.read("data/train.pt"), dataset.read("data/test.pt")
     check_columns(train, test)
     blueprint = Blueprint.of(train, params.network)
@@ -90,18 +94,22 @@ def run(params: Params) -> str:
         test_predictions = predict_alike(net, twin, test.x, rows, advance, differences)
         measured = errors_of(keep_rows(test_predictions, in_table, table_predictions), test.y)
         train_mse = errors_of(predict(net, train.x, rows, advance), train.y).overall()["mse"]
+    compared = yardsticks(train, test, measured)
+    # Texts come last: `dvc exp show` shows the metrics in this order.
+    texts = {"warnings": few_rows(len(test.x)) | compared.pop("warnings", {}), "columns": train.decisions}
     metrics = {
         "train_mse": train_mse,
         **{f"test_{name}": value for name, value in measured.overall().items()},
-        **yardsticks(train, test, measured),
-        **({"columns": train.decisions} if train.decisions else {}),
+        **compared,
         "max_abs_difference": max(differences),
         "net_bytes": Path("data/net.pkl").stat().st_size,
         "net_params_bytes": Path("data/net_params.pkl").stat().st_size,
+        **{name: lines for name, lines in texts.items() if lines},
     }
     with files.writing("data/metrics.json") as file:
         file.write((json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode())
 
     prediction = torch.cat(table_predictions)
     write_predictions("data/predictions.csv", test.names, test.x[in_table], test.y[in_table], prediction)
-    return f"{summary(metrics)} -> data/metrics.json, data/predictions.csv"
+    warnings = [f"warning: {line}" for line in metrics.get("warnings", {}).values()]
+    return "\n".join([*warnings, f"{summary(metrics)} -> data/metrics.json, data/predictions.csv"])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from stages.columns import Columns
 from stages.plot.defaults import Axes, FigureCanvasAgg, MaxNLocator
-from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, opacity, short_label, title_of
+from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, opacity, short_label, show_dates, title_of
 
 
 def draw_data(x: np.ndarray, y: np.ndarray, columns: Columns, dpi: int) -> Image.Image:
@@ -23,11 +23,13 @@ def data_panels(x: np.ndarray, y: np.ndarray, columns: Columns, dpi: int) -> tup
     pairs = list(product(columns.features, columns.target_names))
     title = title_of("Training data", len(pairs), "features" if y.shape[1] == 1 else "pairs of feature and target")
     features, targets = zip(*pairs[:MAX_PANELS], strict=True)
-    canvas, panels = new_panels(title, [feature.axis_title() for feature in features], targets, dpi)
+    canvas, panels = new_panels(title, [feature.name for feature in features], targets, dpi)
     for panel, feature, target in zip(panels, features, targets, strict=True):
         shown = feature.on_axis(x[:, slices[feature.name]])  # (m,)
         if ticks := feature.ticks():
             name_ticks(panel, ticks)
+        elif feature.kind == "date":
+            show_dates(panel)
         marker = "o" if len(panels) == 1 else "."
         panel.plot(shown, y[:, columns.target_names.index(target)], marker, color="C0", alpha=opacity(len(x)))
     draw(canvas)

@@ -70,6 +70,7 @@ with matplotlib_defaults():
     from matplotlib import rc_context, rcParams
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
     from matplotlib.font_manager import (
         FontEntry,
@@ -85,7 +86,9 @@ with matplotlib_defaults():
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 __all__ = [
+    "AutoDateLocator",
     "Axes",
+    "ConciseDateFormatter",
     "FT2Font",
     "Figure",
     "FigureCanvasAgg",

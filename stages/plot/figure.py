@@ -8,7 +8,7 @@ from itertools import accumulate
 import numpy as np
 from PIL import Image
 
-from stages.plot.defaults import Axes, Figure, FigureCanvasAgg, rcParams
+from stages.plot.defaults import AutoDateLocator, Axes, ConciseDateFormatter, Figure, FigureCanvasAgg, rcParams
 from stages.plot.fonts import drawn
 
 MAX_PANELS = 12
@@ -77,6 +77,14 @@ def new_panels(
     if len(set(y_labels)) == 1:
         figure.supylabel(short_label(y_labels[0], 32), size=10)
     return canvas, panels
+
+
+def show_dates(panel: Axes) -> None:
+    """Label the horizontal axis, in days since 1970-01-01, with dates."""
+    most = max(5, round(10 * panel.get_position().width))  # with fewer than 5, the locator has no step for two months
+    ticks = AutoDateLocator(minticks=2, maxticks=most)
+    panel.xaxis.set_major_locator(ticks)
+    panel.xaxis.set_major_formatter(ConciseDateFormatter(ticks))
 
 
 def draw(canvas: FigureCanvasAgg) -> None:

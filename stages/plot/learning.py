@@ -11,7 +11,7 @@ from PIL import Image
 from stages.columns import Columns
 from stages.history import Snapshots
 from stages.plot.defaults import Axes, withStroke
-from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, opacity, title_of
+from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, opacity, show_dates, title_of
 
 HALO = withStroke(linewidth=3, foreground="white")  # keeps red text readable over blue points
 
@@ -27,14 +27,14 @@ def draw_learning(snapshots: Snapshots, columns: Columns, dpi: int) -> Iterator[
     targets = columns.target_names[:MAX_PANELS]
     canvas, panels = new_panels(
         title_of("Learning", len(columns.targets), "targets"),
-        columns.x_names() * len(targets) if is_curve else [f"true {target}" for target in targets],
+        columns.feature_names * len(targets) if is_curve else [f"true {target}" for target in targets],
         targets if is_curve else ["prediction"] * len(targets),
         dpi,
     )
     dot, width = ("o", 5) if len(panels) == 1 else (".", 2)
     lines = []
     for panel, y, predictions in zip(panels, snapshots.y.T, np.moveaxis(snapshots.predictions, 2, 0), strict=False):
-        x = snapshots.x[:, 0] if is_curve else y
+        x = columns.features[0].on_axis(snapshots.x) if is_curve else y
         order = np.argsort(x, kind="stable")
         x, y, predictions = x[order], y[order], predictions[:, order]  # (m,), (m,), (k, m)
         dense = opacity(len(x))
@@ -42,6 +42,8 @@ def draw_learning(snapshots: Snapshots, columns: Columns, dpi: int) -> Iterator[
             (truth,) = panel.plot(x, y, dot, color="C0", alpha=dense)
         else:
             (truth,) = panel.plot(x, y, "-", color="C0", animated=True)
+        if is_curve and columns.features[0].kind == "date":
+            show_dates(panel)
         panel.set(xlim=panel.get_xlim(), ylim=y_limits(y, predictions))
         (line,) = panel.plot(x, predictions[0], color="red", linewidth=width, animated=True)
         if not is_curve or len(x) == 1:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stages import dataset, models, network
-from stages.columns import Columns
+from stages.columns import Category, Columns, Feature, Number
 from stages.dataset import Dataset
 from stages.evaluate import stage as evaluate
 from stages.evaluate.baselines import least_squares
@@ -23,7 +23,16 @@ from stages.runtime.spread import evenly_spread
 from stages.tabular import Tabular
 from tests.conftest import ENVIRONMENT, PROJECT
 
-HOUSES = Columns(features=["area", "a,ge"], targets=["price", 'the "rent"'])
+
+def numbers(*names: str) -> list[Number]:
+    return [Number(name=name) for name in names]
+
+
+def columns_of(features: list[Feature], *targets: str) -> Columns:
+    return Columns(features=features, targets=numbers(*targets))
+
+
+HOUSES = columns_of([*numbers("area", "a,ge")], "price", 'the "rent"')
 
 
 @pytest.fixture(autouse=True)
@@ -107,13 +116,13 @@ def test_metrics_of_each_target_are_those_of_that_target_alone() -> None:
     net = save(n_feature=2, n_output=2, noise_variance=None, columns=HOUSES)
     metrics = evaluated()
     x, y, *_ = dataset.read("data/test.pt")
-    for index, name in enumerate(HOUSES.targets):
+    for index, name in enumerate(HOUSES.target_names):
         expected = reference(net(x).detach()[:, index], y[:, index])
         assert metrics["targets"][name]["network"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_single_target_has_no_metrics_of_its_own_beside_the_overall_ones() -> None:
-    save(n_feature=2, noise_variance=None, columns=Columns(features=["area", "age"], targets=["price"]))
+    save(n_feature=2, noise_variance=None, columns=columns_of([*numbers("area", "age")], "price"))
     metrics = evaluated()
     assert "targets" not in metrics
     assert all(model.keys() == {"mse", "rmse", "mae", "r2"} for model in metrics["baselines"].values())
@@ -272,7 +281,7 @@ def test_the_yardstick_is_the_noise_floor_where_it_is_known_and_the_baselines_el
     floor = evaluated()
     save(noise_variance=None)
     assert floor.keys() - evaluated().keys() == {"noise_floor", "test_mse_over_noise_floor"}
-    assert evaluated().keys() - floor.keys() == {"baselines"}
+    assert evaluated().keys() - floor.keys() == {"baselines", "warnings"}  # the network is not trained
 
 
 def test_it_says_the_test_error_beside_what_it_is_compared_with() -> None:
@@ -289,7 +298,35 @@ def test_it_says_the_test_error_beside_what_it_is_compared_with() -> None:
         each["test_rmse" if each is metrics else "rmse"]
         for each in (metrics, metrics["baselines"]["least_squares"], metrics["baselines"]["mean"])
     )
-    assert told == f"test rmse {network:.4g}; least squares {linear:.4g}, mean {mean:.4g}{written}"
+    assert told.splitlines()[-1] == f"test rmse {network:.4g}; least squares {linear:.4g}, mean {mean:.4g}{written}"
+
+
+def test_warnings_are_said_before_the_test_error_and_stand_in_the_metrics() -> None:
+    save(points=29)
+    (warning, _), metrics = run().splitlines(), evaluated()
+    assert warning == f"warning: {metrics['warnings']['test_rows']}"
+    save(points=29, noise_variance=None)
+    assert list(evaluated()["warnings"]) == ["test_rows", "worse_than_mean", "worse_than_least_squares"]
+    save(points=30)
+    assert "warnings" not in evaluated()
+
+
+def test_what_was_decided_about_the_columns_stands_in_the_metrics_after_all_numbers() -> None:
+    save(n_feature=2, noise_variance=None, columns=columns_of([*numbers("area", "age")], "price"))
+    decisions = {"age": "2 missing, filled with 31", "name": "left out: 40 texts in 50 training rows"}
+    dataset.write("data/train.pt", dataset.read("data/train.pt")._replace(decisions=decisions))
+    metrics = evaluated()
+    assert metrics["columns"] == decisions
+    assert list(metrics)[-2:] == ["warnings", "columns"]
+
+
+def test_a_target_that_is_the_sum_of_two_features_is_a_leak() -> None:
+    columns = columns_of([*numbers("noise", "paid", "unpaid")], "total")
+    save(n_feature=3, noise_variance=None, columns=columns)
+    for name in ("train", "test"):
+        x, *_ = dataset.read(f"data/{name}.pt")
+        dataset.write(f"data/{name}.pt", Dataset(x, x[:, 1:2] + 2 * x[:, 2:], columns=columns))
+    assert evaluated()["warnings"]["leak"].startswith("least squares predicts total to rounding from unpaid, paid: ")
 
 
 @pytest.mark.parametrize(("n_output", "points", "rows"), [(1, 2500, 1000), (3, 2500, 333), (1001, 2, 1)])
@@ -328,7 +365,8 @@ def test_the_predictions_of_a_curve_are_drawn_over_its_only_feature() -> None:
 
 
 def test_the_predictions_name_features_and_targets_as_the_table_does() -> None:
-    columns = Columns(features=["sex", "net", "a,ge"], targets=["price", 'the "rent"'], categories={"sex": ["f", "m"]})
+    sex = Category(name="sex", levels=["f", "m"])
+    columns = columns_of([sex, *numbers("net", "a,ge")], "price", 'the "rent"')
     price, rent = predictions_of([0.0, 1.0, 5.0, 7.0], columns)
     assert list(price) == ["target", "true", "predicted", "sex", "net", "a,ge"]
     assert (price["target"], rent["target"]) == ("price", 'the "rent"')
@@ -348,21 +386,21 @@ def predictions_of(point: list[float], columns: Columns) -> list[dict[str, str]]
 
 def test_a_feature_named_like_another_column_of_a_chart_has_another_name() -> None:
     names = ["rev", "field", "filename", "step", "target", "true", "predicted", "feature rev", "x"]
-    (row,) = predictions_of([float(index) for index in range(len(names))], Columns(features=names, targets=["y"]))
+    (row,) = predictions_of([float(index) for index in range(len(names))], columns_of([*numbers(*names)], "y"))
     features = {name: value for name, value in row.items() if name not in ("target", "true", "predicted")}
     renamed = [f"feature {name}" for name in names[:7]] + ["feature feature rev", "x"]
     assert features == {name: str(index) for index, name in enumerate(renamed)}
 
 
 def test_a_category_called_x_is_no_curve() -> None:
-    (row,) = predictions_of([0.0, 1.0], Columns(features=["x"], targets=["y"], categories={"x": ["f", "m"]}))
+    (row,) = predictions_of([0.0, 1.0], columns_of([Category(name="x", levels=["f", "m"])], "y"))
     assert (row["target"], row["x"]) == ("y", "m")
 
 
 def test_test_points_with_other_columns_are_reported() -> None:
-    save(n_feature=2, columns=Columns(features=["a", "b"], targets=["y"]))
+    save(n_feature=2, columns=columns_of([*numbers("a", "b")], "y"))
     points = dataset.read("data/test.pt")
-    dataset.write("data/test.pt", points._replace(columns=Columns(features=["b", "a"], targets=["y"])))
+    dataset.write("data/test.pt", points._replace(columns=columns_of([*numbers("b", "a")], "y")))
     with pytest.raises(
         UserError, match="^data/test.pt: must have the same columns as data/train.pt, in the same order"
     ):

@@ -7,7 +7,7 @@ import torch
 import vl_convert
 
 from stages import history
-from stages.columns import Columns
+from stages.columns import Columns, Number
 from stages.evaluate.predictions import write_predictions
 from tests.conftest import Copy
 
@@ -43,7 +43,9 @@ def test_the_chart_of_the_losses_is_given_the_validation_loss_where_there_is_one
 def test_the_chart_of_the_predictions_says_what_is_on_its_axes(
     copy: Copy, features: list[str], targets: list[str], titles: list[str]
 ) -> None:
-    columns = Columns(features=features, targets=targets)
+    columns = Columns(
+        features=[Number(name=name) for name in features], targets=[Number(name=name) for name in targets]
+    )
     x, y = torch.rand(7, len(features)), torch.rand(7, len(targets))
     write_predictions(str(copy.path / "data/predictions.csv"), columns, x, y, y / 2)
     picture = vl_convert.vegalite_to_svg(chart(copy, "data/predictions.csv"))

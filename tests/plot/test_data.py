@@ -5,21 +5,27 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
-from stages.columns import Columns, unnamed
+from stages.columns import Category, Columns, Date, Feature, Number, unnamed
 from stages.plot.data import data_panels
 
 CITIES = [f"{letter}ton on the river" for letter in "ABCDEFGHIJKLMNO"]
-MIXED = Columns(features=["age", "city", "income"], targets=["price"], categories={"city": CITIES})
+
+
+def columns_of(*features: Feature) -> Columns:
+    return Columns(features=[*features], targets=[Number(name="price")])
+
+
+MIXED = columns_of(Number(name="age"), Category(name="city", levels=CITIES), Number(name="income"))
 
 
 def points(columns: Columns, rows: int = 40, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Return x and y, both float32: numbers up to the scale, and for each category one of its values."""
     random = np.random.default_rng(0)
     blocks = [
-        np.eye(len(columns.categories[name]))[random.integers(0, len(columns.categories[name]), rows)]
-        if name in columns.categories
-        else random.uniform(-scale, scale, (rows, 1))
-        for name in columns.features
+        np.eye(feature.width)[random.integers(0, feature.width, rows)]
+        if isinstance(feature, Category)
+        else random.uniform(-scale, scale, (rows, feature.width))
+        for feature in columns.features
     ]
     return np.hstack(blocks).astype("f4"), random.uniform(-scale, scale, (rows, len(columns.targets))).astype("f4")
 
@@ -40,16 +46,49 @@ def test_each_feature_has_a_panel_with_the_target_over_it() -> None:
 
 
 def test_the_values_of_a_category_stand_at_their_places_on_the_axis() -> None:
-    columns = Columns(features=["sex", "age"], targets=["y"], categories={"sex": ["female", "male"]})
+    columns = columns_of(Category(name="sex", levels=["female", "male"]), Number(name="age"))
     _, (panel, _) = data_panels(*points(columns), columns, dpi=50)
     assert tick_names(panel) == ["female", "male"]
     assert [tick for tick in panel.get_xticks() if 0 <= tick <= 1] == [0, 1]
 
 
+def sold(days: int) -> tuple[Columns, np.ndarray]:
+    """Return a column of dates within so many days of 2008-05-01, one of them missing, and x."""
+    cells = 14000 + np.linspace(0, days, 40)
+    cells[7] = np.nan
+    date = Date.fit("sold", cells, "year-month-day")
+    return columns_of(date), date.encode(cells)
+
+
+def test_dates_stand_on_the_axis_as_dates_and_missing_ones_nowhere() -> None:
+    columns, x = sold(days=1000)
+    _, (panel,) = data_panels(x, np.ones((40, 1), "f4"), columns, dpi=100)
+    assert panel.get_xlabel() == "sold"
+    shown = np.asarray(panel.lines[0].get_xdata())
+    np.testing.assert_allclose(np.delete(shown, 7), 14000 + np.delete(np.linspace(0, 1000, 40), 7))
+    assert np.isnan(shown[7])
+    assert {"2009", "2010"} <= set(tick_names(panel))
+
+
+@pytest.mark.parametrize("days", [1, 40, 400, 1000, 30_000])
+@pytest.mark.parametrize("others", [0, 3, 11])
+def test_the_labels_of_dates_lie_apart(days: int, others: int) -> None:
+    columns, x = sold(days)
+    columns = columns.model_copy(
+        update={"features": [*columns.features, *unnamed(max(others, 1), 1).features[:others]]}
+    )
+    x = np.hstack([x, np.ones((40, others), "f4")])
+    canvas, panels = data_panels(x, np.ones((40, 1), "f4"), columns, dpi=100)
+    assert len(tick_names(panels[0])) > 1
+    assert all(not_overlapping(panel) for panel in panels)
+    boxes = [box for panel in panels if (box := panel.get_tightbbox())]
+    assert Bbox.union([*boxes, canvas.figure.bbox]).bounds == canvas.figure.bbox.bounds
+
+
 @pytest.mark.parametrize("count", [1, 2, 15, 400])
 def test_a_category_of_many_values_names_some_that_lie_apart(count: int) -> None:
     names = [f"{value:03} on the river" for value in range(count)]
-    columns = Columns(features=["id"], targets=["y"], categories={"id": names})
+    columns = columns_of(Category(name="id", levels=names))
     _, (panel,) = data_panels(*points(columns), columns, dpi=100)
     ticks = [tick for tick in panel.get_xticks() if tick in range(count)]
     assert tick_names(panel) == [f"{int(tick):03} …river" for tick in ticks]

@@ -12,7 +12,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.font_manager import fontManager
 
 from stages import history
-from stages.columns import Columns
+from stages.columns import Columns, Number
 from stages.plot.data import data_panels
 from stages.plot.figure import short_label
 from stages.plot.fonts import covering, fonts_for
@@ -71,7 +71,7 @@ def test_names_that_the_own_font_has_change_nothing() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="fonts lie elsewhere on other systems")
 def test_a_font_of_the_system_draws_what_the_own_font_lacks(tmp_path: Path) -> None:
     make_font(tmp_path / "share/fonts/squares.ttf", "房价")
-    columns = Columns(features=["房价"], targets=["龘"])
+    columns = Columns(features=[Number(name="房价")], targets=[Number(name="龘")])
     history.write_snapshots(str(tmp_path / "data/history.npz"), snapshots()._replace(columns=columns))
     history.write_losses(str(tmp_path / "data/loss.csv"), {"loss": [0.5] * 25})
     code = """if True:
@@ -104,7 +104,8 @@ def test_characters_that_no_font_has_are_said_with_what_to_do() -> None:
 def test_wide_names_are_cut_between_characters_and_lie_apart(tmp_path: Path) -> None:
     name = "房价" * 20
     fontManager.addfont(make_font(tmp_path / "wide.ttf", "房价"))
-    columns = Columns(features=[f"{name}{index}" for index in range(12)], targets=[name])
+    features = [Number(name=f"{name}{index}") for index in range(12)]
+    columns = Columns(features=[*features], targets=[Number(name=name)])
     with matplotlib.rc_context({"font.family": ["DejaVu Sans", "Squares wide"]}):
         assert short_label(name, 10) == "房价…房价"
         canvas, panels = data_panels(*points(columns), columns, dpi=100)

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from stages.columns import unnamed
+from stages.columns import Columns, Date, Number, unnamed
 from stages.history import Snapshots
 from stages.plot import learning
 from stages.plot.figure import new_panels, opacity
@@ -56,10 +56,10 @@ def test_a_picture_of_many_columns_equals_one_drawn_from_scratch(n_feature: int,
     *_, picture = learning.draw_learning(shown, columns, dpi=100)
     title = "Learning: first 12 of 50 targets" if n_output == 50 else "Learning"
     if n_feature == 1:
-        canvas, panels = new_panels(title, ["x"] * count, columns.targets[:count], dpi=100)
+        canvas, panels = new_panels(title, ["x"] * count, columns.target_names[:count], dpi=100)
     else:
         canvas, panels = new_panels(
-            title, [f"true {name}" for name in columns.targets], ["prediction"] * count, dpi=100
+            title, [f"true {name}" for name in columns.target_names], ["prediction"] * count, dpi=100
         )
     for index, panel in enumerate(panels):
         y, predictions = shown.y[:, index], shown.predictions[:, :, index]
@@ -135,3 +135,13 @@ def test_the_diagonal_lies_above_the_predictions(rows: int) -> None:
 
 def test_points_are_opaque_unless_they_are_many() -> None:
     assert [opacity(points) for points in (1, 100, 400, 1000)] == [1, 1, 1, 0.4]
+
+
+def test_a_prediction_over_dates_stands_between_dates() -> None:
+    """A year later, the picture is another, though x, in days since the first date, is the same."""
+    pictures = []
+    for origin in (14000.0, 14365.0):
+        date = Date(name="sold", form="year-month-day", origin=origin, fill=0.0, periods=[])
+        columns = Columns(features=[date], targets=[Number(name="y")])
+        pictures.append(next(learning.draw_learning(snapshots(scale=1), columns, dpi=60)).tobytes())
+    assert pictures[0] != pictures[1]

@@ -13,7 +13,7 @@ from PIL import Image, ImageSequence
 from pydantic import ValidationError
 
 from stages import history
-from stages.columns import Columns
+from stages.columns import Columns, Number
 from stages.history import Snapshots
 from stages.plot import defaults, pictures
 from stages.plot import stage as plot
@@ -70,7 +70,7 @@ def test_the_animation_shows_each_picture_for_its_time_in_its_colours(plotted: P
 
 
 def test_the_pictures_show_the_names_that_the_history_has(plotted: Path) -> None:
-    columns = Columns(features=["age"], targets=["price"])
+    columns = Columns(features=[Number(name="age")], targets=[Number(name="price")])
     shown = snapshots()
     history.write_snapshots("data/history.npz", shown._replace(columns=columns))
     run()

@@ -130,6 +130,7 @@ class Contents:
     revisions: dict[str, str]
     stages: list[Stage]
     scores: list[Scores]
+    warnings: list[tuple[str, str]]  # a revision, and why its metrics may mislead
     metrics: list[Group]
     params: list[Group]
     same_targets: bool  # whether the metrics of both revisions are of the same targets, so that they can be subtracted
@@ -155,12 +156,14 @@ def read(rev: str | None) -> Contents:
     for chart in charts:
         add_noise_floors(chart.spec, metrics, params)
     scores = [score for revision in commits for score in scores_of(revision, metrics[revision])]
+    warnings = [(name, line) for name in commits for line in _section(metrics[name], "warnings").values()]
     others = {revision: _without_scores(values) for revision, values in metrics.items()}
     targets = [[_section(params[revision]).get(key) for key in TARGET] for revision in commits]
     return Contents(
         revisions=commits,
         stages=stages,
         scores=scores,
+        warnings=warnings,
         metrics=groups(others),
         params=groups(params),
         same_targets=targets[0] == targets[-1],
@@ -253,12 +256,12 @@ def scores_of(revision: str, metrics: dict[str, Any]) -> list[Scores]:
 
 
 def _without_scores(metrics: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in metrics.items() if name not in ("baselines", "targets")}
+    return {name: value for name, value in metrics.items() if name not in ("baselines", "targets", "warnings")}
 
 
-def _section(params: dict[str, Any], name: str = "generate") -> dict[str, Any]:
-    """Return a section of params.yaml, empty if there is none."""
-    section = params.get(name)
+def _section(values: dict[str, Any], name: str = "generate") -> dict[str, Any]:
+    """Return a section of params or metrics, empty if there is none."""
+    section = values.get(name)
     return section if isinstance(section, dict) else {}
 
 
