@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stages import history
-from stages.columns import Columns
+from stages.columns import Columns, Number
 from stages.history import Snapshots
 from stages.runtime.errors import UserError
 
@@ -19,7 +19,9 @@ SNAPSHOTS = Snapshots(
 ARRAYS = {name: values for name, values in SNAPSHOTS._asdict().items() if name != "columns"}
 
 
-@pytest.mark.parametrize("columns", [None, Columns(features=["größe, 身高"], targets=["a", "b\n$"])])
+@pytest.mark.parametrize(
+    "columns", [None, Columns(features=[Number(name="größe, 身高")], targets=[Number(name="a"), Number(name="b\n$")])]
+)
 def test_snapshots_are_read_as_they_were_written(tmp_path: Path, columns: Columns | None) -> None:
     path = str(tmp_path / "history.npz")
     history.write_snapshots(path, SNAPSHOTS._replace(columns=columns))

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from stages import models, network
-from stages.columns import Columns
+from stages.columns import Category, Columns, Number, unnamed
 from stages.models import Blueprint
 from stages.network import Net, Network
 from stages.runtime.errors import UserError
@@ -29,7 +29,8 @@ from stages.tabular import Tabular
 SIZES = (2, 10, 3)
 MODULE = Network(style="module", hidden=10)
 PLAIN = Blueprint(MODULE, 2, 3)
-NAMED = Blueprint(MODULE, 2, 3, Columns(features=["sex"], targets=["ä", "b", "c"], categories={"sex": ["f", "m"]}))
+SEX = Category(name="sex", levels=["f", "m"])
+NAMED = Blueprint(MODULE, 2, 3, Columns(features=[SEX], targets=[Number(name=name) for name in "äbc"]))
 STYLES = ("module", "sequential")
 X = torch.rand(20, 2)
 
@@ -81,7 +82,7 @@ def test_either_style_restores_both_ways_and_its_state_dict_into_the_other(
 def test_a_model_is_loaded_from_either_file_by_one_who_knows_nothing_of_it(style: str, blueprint: Blueprint) -> None:
     net = stepped(blueprint.in_style(style).build())
     save(net)
-    names = blueprint.columns or Columns(features=["x_0", "x_1"], targets=["y_0", "y_1", "y_2"])
+    names = blueprint.columns or unnamed(2, 3)
     for path in ("net.pkl", "net_params.pkl"):
         loaded = models.load(path)
         assert torch.equal(loaded(X), net(X))
@@ -97,7 +98,7 @@ def test_a_state_dict_with_columns_is_all_that_plain_torch_needs() -> None:
     hidden = (standardized @ values["net.hidden.weight"].T + values["net.hidden.bias"]).relu()
     y = hidden @ values["net.predict.weight"].T + values["net.predict.bias"]
     torch.testing.assert_close((y * values["y_deviation"] + values["y_mean"]).float(), net(X))
-    assert json.loads(values["_extra_state"])["targets"] == ["ä", "b", "c"]
+    assert [target["name"] for target in json.loads(values["_extra_state"])["targets"]] == ["ä", "b", "c"]
 
 
 class Deep(nn.Module):
@@ -312,8 +313,8 @@ def refusals(blueprint: Blueprint) -> list[str]:
 
 def test_what_differs_is_named() -> None:
     save(NAMED.build())
-    columns = Columns(features=["sex"], targets=["ä", "b", "other"], categories={"sex": ["f", "m"]})
-    assert refusals(NAMED._replace(columns=columns)) == ["stored.targets.2 is 'c' instead of 'other'"] * 2
+    columns = Columns(features=[SEX], targets=[Number(name=name) for name in ("ä", "b", "other")])
+    assert refusals(NAMED._replace(columns=columns)) == ["stored.targets.2.name is 'c' instead of 'other'"] * 2
     missing = "hidden.weight is missing instead of (10, 2)"
     assert refusals(PLAIN) == ["its class is 'Tabular' instead of 'Net'", missing]
     save(PLAIN.build())

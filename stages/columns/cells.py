@@ -1,6 +1,5 @@
 """Convert cells of a column to numbers, texts or dates, and note which of them cannot be used."""
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -25,7 +25,7 @@ EXPLANATIONS = {  # to show instead of messages from Arrow that contain these wo
     "Parquet": "it is not a Parquet file, or is damaged: write it again",
     "UTF8": NOT_UTF8,
     "'utf-8' codec": NOT_UTF8,
-    "codec can't decode": "it is not text in this encoding: set its own, e.g. cp1252, as generate.encoding or --encoding",
+    "codec can't decode": "it is not text in this encoding: set the right one as generate.encoding or --encoding",
     "\0": NOT_UTF8,
 }
 

@@ -190,7 +190,7 @@ def test_rows_are_counted_once_even_if_a_column_is_read_again() -> None:
 
 
 LIKE_DATA = ": its first row looks like data: write a line of column names above it"
-NO_UTF8 = f"cannot be read: {table_files.NO_UTF8}"
+NOT_UTF8 = f"cannot be read: {table_files.NOT_UTF8}"
 
 
 @pytest.mark.parametrize(
@@ -209,9 +209,9 @@ NO_UTF8 = f"cannot be read: {table_files.NO_UTF8}"
         ("\n\n", "cannot be read: it has no rows"),
         ("a,b\n", "has no rows"),
         ({"a": [], "b": []}, "has no rows"),
-        (b"a,b\n\xff,1\n", NO_UTF8),
-        (b"a,b\xff\n1,1\n", NO_UTF8),
-        (b"a,b\n" + b"1,1\n" * 100_000 + b"\xff,1\n", NO_UTF8),
+        (b"a,b\n\xff,1\n", NOT_UTF8),
+        (b"a,b\xff\n1,1\n", NOT_UTF8),
+        (b"a,b\n" + b"1,1\n" * 100_000 + b"\xff,1\n", NOT_UTF8),
         ("a,b\n1,2\n" + "x" * (3 << 20), "line 3: this row is longer than 1 MiB: shorten it"),
         (
             'a,b\n1,"' + "2,3\n" * (1 << 20),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from stages import dataset, models, network
-from stages.columns import Columns
+from stages.columns import unnamed
 from stages.dataset import Dataset
 from stages.train.summary import loss_of_mean, summary
 from stages.train.validation import hold_back
@@ -100,7 +100,7 @@ def test_a_table_that_is_not_standardized_may_need_to_be() -> None:
     dataset.write("data/train.pt", points._replace(y=points.y + 100, noise_variance=None))
     falling = "; no better than predicting the mean, whose loss is .*: raise train.epochs or train.learning_rate"
     assert re.search(f"{falling} ->", run(learning_rate=1e-4))
-    columns = Columns(features=["x"], targets=["y"])
+    columns = unnamed(1, 1)
     dataset.write("data/train.pt", points._replace(y=points.y + 100, noise_variance=None, columns=columns))
     assert re.search(f"{falling}, or set network.standardize to true ->", run(learning_rate=1e-4))
 
