@@ -121,7 +121,8 @@ def test_the_latest_rows_need_no_seed() -> None:
 
 def test_categories_may_be_absent_null_or_empty() -> None:
     checked(SETTINGS)
-    for categories in (None, []):
+    choices: tuple[list[str] | None, ...] = (None, [])
+    for categories in choices:
         checked(SETTINGS | {"categories": categories})
 
 
