@@ -121,14 +121,8 @@ def test_the_latest_rows_need_no_seed() -> None:
 
 def test_categories_may_be_absent_null_or_empty() -> None:
     checked(SETTINGS)
-<<<<<<< HEAD
     checked(SETTINGS | {"categories": None})
     checked(SETTINGS | {"categories": []})
-=======
-    choices: tuple[list[str] | None, ...] = (None, [])
-    for categories in choices:
-        checked(SETTINGS | {"categories": categories})
->>>>>>> 7d29111e73a39770fbe4870c9fbeec7435b59799
 
 
 def test_missing_cells_may_be_texts_and_numbers() -> None:

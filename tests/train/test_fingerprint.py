@@ -31,4 +31,3 @@ def test_the_code_is_every_module_of_train_and_of_the_rooms_within(code: str, ro
 def test_the_code_is_what_the_stage_imports_from_elsewhere(code: str) -> None:
     for module in ("network", "models", "tabular", "dataset", "runtime/files", "runtime/params"):
         assert files.digest(str(PROJECT / f"stages/{module}.py")) in code, module
-    assert files.digest(str(PROJECT / "stages/plot/figure.py")) not in code
