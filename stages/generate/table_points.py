@@ -70,16 +70,21 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
     if dates and settings.test_path is None:
         latest = "the latest" if settings.test_latest else "of any time; generate.test_latest takes the latest"
         decisions.add(dates, f"the test rows are {latest}")
-    for (name, words), count in tests.unusual.items():
-        decisions.add(name, f"{count} of {counted(len(tests.x), 'test row')} {words}" if count else "")
     for name in targets:
         decisions.add(name, strays[name])
-    for count, noun in ((len(y) - len(train) - len(test), "row"), (tests.without_target, "test row")):
-        decisions.add(targets[0], f"{counted(count, noun)} without a target left out" if count else "")
+    _add_rows(decisions, targets[0], len(y) - len(train) - len(test), tests)
     return (
         Dataset(torch.from_numpy(train_x), torch.from_numpy(y[train]), columns=fitted, decisions=dict(decisions)),
         Dataset(torch.from_numpy(tests.x), torch.from_numpy(tests.y), columns=fitted),
     )
+
+
+def _add_rows(decisions: Decisions, target: str, without_target: int, tests: Tests) -> None:
+    """Add how many rows were left out, since they have no target, and what is unusual about the test rows."""
+    for (name, words), count in tests.unusual.items():
+        decisions.add(name, f"{count} of {counted(len(tests.x), 'test row')} {words}" if count else "")
+    for count, noun in ((without_target, "row"), (tests.without_target, "test row")):
+        decisions.add(target, f"{counted(count, noun)} without a target left out" if count else "")
 
 
 def _opened(settings: OwnTable, path: str, advance: Advance) -> Table:
@@ -145,7 +150,7 @@ def _read_tests(table: Table, columns: Columns, trained_on: Table) -> Tests:
         n += len(y)
         for feature in columns.features:
             other = readings[feature.name].other[rows]
-            unusual[feature.name, f"with no {feature.kind}, taken as missing"] += int(other.sum())
+            unusual[feature.name, f"with a value not a {feature.kind}, taken as missing"] += int(other.sum())
         for name, reading in readings.items():
             unusable.setdefault(name, []).extend((first + np.flatnonzero(reading.unusable)).tolist())
     lines = [

@@ -31,8 +31,8 @@ class Column(NamedTuple):
 
     @property
     def noun(self) -> str:
-        """What the cells are, those aside that are of another kind."""
-        return "dates" if self.forms else "numbers"
+        """What each cell is, those aside that are of another kind."""
+        return "date" if self.forms else "number"
 
     def fault(self, *, is_target: bool) -> str:
         """Return why the column cannot be used, and what to do; nothing if it can."""
@@ -40,7 +40,7 @@ class Column(NamedTuple):
             readings = [str(np.datetime64(int(days(pa.array(self.examples), form)[0]), "D")) for form in self.forms]
             return f"{short(self.examples[0])} may be {' or '.join(readings)}: set generate.day_first to true or false"
         if self.kind == "mixed":
-            some = f"{self.other.sum()} of {counted(len(self.other), 'value')} are no {self.noun}"
+            some = f"{self.other.sum()} of {counted(len(self.other), 'value')} are not {self.noun}s"
             texts = f"such as {', '.join(map(short, self.examples[:SHOWN_TEXTS]))}, {self.other_rows()}"
             ways = "correct them" if is_target else "list the column in generate.categories"
             return f"{some}, {texts}: list them in generate.missing if they mean a missing value, or {ways}"
@@ -56,8 +56,8 @@ class Column(NamedTuple):
         """Return how many cells of another kind count as missing; nothing if there are none."""
         if not self.other.any():
             return ""
-        values = f"{counted(int(self.other.sum()), 'value')}, such as {short(self.examples[0])}, {self.other_rows()}"
-        return f"no {self.noun}, taken as missing: {values}"
+        values = f"{counted(int(self.other.sum()), 'value')} not a {self.noun}, taken as missing"
+        return f"{values}, such as {short(self.examples[0])}, {self.other_rows()}"
 
 
 class _Growing:

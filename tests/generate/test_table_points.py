@@ -123,7 +123,7 @@ def test_a_table_of_three_rows_can_be_split() -> None:
         (
             "stray",
             ["oops", *range(19)],
-            "1 missing, filled with 9; no numbers, taken as missing: 1 value, such as 'oops'",
+            "1 missing, filled with 9; 1 value not a number, taken as missing, such as 'oops'",
         ),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_row_without_a_target_is_left_out_and_counted() -> None:
     content = column("b", 1, 2)
     for cells, strays in (
         (("", "NA"), ""),
-        (("", "x"), "no numbers, taken as missing: 1 value, such as 'x', in row 6; "),
+        (("", "x"), "1 value not a number, taken as missing, such as 'x', in row 6; "),
     ):
         train, test = points(content.replace("\n3,", f"\n{cells[0]},").replace("\n5,", f"\n{cells[1]},") + "20,3,1\n")
         assert len(train.x) + len(test.x) == 19
@@ -189,7 +189,7 @@ def test_what_is_unusual_in_test_rows_is_counted() -> None:
     tests = "area,price,city\n1,2,a\nx,3,new\n1000,4,a\n,5,\n9,,b\n9,no,new\n"
     assert decisions(table(10), tests) == {
         "area": "1 of 4 test rows far outside the training range 0 to 9; "
-        "1 of 4 test rows with no number, taken as missing",
+        "1 of 4 test rows with a value not a number, taken as missing",
         "city": "a category of 2 levels; 1 of 4 test rows rare or new",
         "price": "2 test rows without a target left out",
     }

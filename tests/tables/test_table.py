@@ -395,10 +395,10 @@ def test_the_faults_of_all_columns_are_reported_at_once_with_counts_and_the_firs
     with pytest.raises(UserError) as caught:
         Table(path).gather(["a", "d"], ["y", "b"])
     lines = [
-        "column a: 10000 of 100000 values are no numbers, such as 'y', first in rows 7, 17, 27: list them in "
+        "column a: 10000 of 100000 values are not numbers, such as 'y', first in rows 7, 17, 27: list them in "
         "generate.missing if they mean a missing value, or list the column in generate.categories",
         "column d: '03/02/2020' may be 2020-02-03 or 2020-03-02: set generate.day_first to true or false",
-        "column y: 50000 of 100000 values are no numbers, such as 'x', first in rows 1, 3, 5: list them in "
+        "column y: 50000 of 100000 values are not numbers, such as 'x', first in rows 1, 3, 5: list them in "
         "generate.missing if they mean a missing value, or correct them",
         "column b: 100000 values are too large for float32, such as '1e39', first in rows 1, 2, 3: "
         "choose a larger unit",
