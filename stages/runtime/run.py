@@ -13,7 +13,6 @@ from pathlib import Path
 from stages.runtime import files, streams
 from stages.runtime.errors import UserError, did_you_mean, duration
 from stages.runtime.launcher import launched_rank
-from stages.runtime.lock import alone
 
 SOURCES = Path(__file__).parent.parent  # stages/
 
@@ -43,6 +42,7 @@ def run(stage: str) -> None:
         raise UserError(f"python -m stages STAGE: {rule}")
     files.watch(*sources(stage))  # before they are imported
     from stages.runtime import params  # late, so that a Python without the project's packages is told in one line
+    from stages.runtime.lock import alone
 
     document = params.load("params.yaml")
     if document.get("kernels") != "native":
