@@ -446,6 +446,7 @@ def test_the_key_covers_the_modules_that_the_network_imports(
     assert len(set(keys)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [HELPER.replace("3.5", "6.0"), "LIMIT = ("], ids=["value", "syntax"])
 def test_a_module_that_changes_before_it_is_compiled_is_named(
     text: str, helped: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -462,6 +463,7 @@ def test_a_module_that_changes_before_it_is_compiled_is_named(
     assert not (tmp_path / "work/library").exists()
 
 
+@pytest.mark.slow
 def test_what_the_compilers_stumble_over_is_named(helped: Recipe, tmp_path: Path) -> None:
     unknown = helped._replace(optimizer="Unknown")
     with pytest.raises(
@@ -707,6 +709,7 @@ def test_a_schedule_that_changes_more_than_the_learning_rate_is_refused() -> Non
         list(steps.take((2, 0), 1))
 
 
+@pytest.mark.slow
 def test_the_compiled_gradient_of_many_points_is_that_of_float64(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -753,37 +756,51 @@ COMPILED = {
 }
 
 
-def test_a_training_is_compiled_once_and_learns_what_a_native_one_does(trained: Copy, tmp_path: Path) -> None:
-    copy = trained.twin(tmp_path / "project")
-    without = {"PATH": str(Path(sys.executable).parent), "XDG_CACHE_HOME": str(tmp_path / "cache")}  # a compiler
+@pytest.fixture(scope="module")
+def compiled_training(trained: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy that has trained with compiled steps, whose library is in its folder `cache`."""
+    copy = trained.twin(tmp_path_factory.mktemp("compiled"))
+    copy.set(**COMPILED)
+    output = copy.stage("train", 2, **without_compiler(copy))
+    assert output == (
+        "params.yaml: train.steps: compiled needs the C++ compiler g++: install the package g++ (Debian, Ubuntu), "
+        "gcc-c++ (Fedora) or the command line tools of Xcode (macOS), or use eager\n"
+    )
+    output = copy.stage("train", XDG_CACHE_HOME=str(copy.path / "cache"))
+    line = "Compiling the training takes about twenty seconds; later ones like it need no compiling\n"
+    assert before_summary(output) == line
+    return copy
+
+
+def without_compiler(copy: Copy) -> dict[str, str]:
+    """Return an environment without a C++ compiler, but with the copy's libraries."""
+    return {"PATH": str(Path(sys.executable).parent), "XDG_CACHE_HOME": str(copy.path / "cache")}
+
+
+def test_a_training_is_compiled_once_and_learns_what_an_eager_one_does(compiled_training: Copy, tmp_path: Path) -> None:
+    copy, environment = compiled_training.twin(tmp_path), without_compiler(compiled_training)
+    copy.stage("evaluate")
 
     def losses() -> Tensor:
         return torch.from_numpy(history.read_losses(str(copy.path / "data/loss.csv"))["validation_loss"])
 
-    copy.set(**COMPILED)
-    told = copy.stage("train", 2, **without)
-    assert told == (
-        "params.yaml: train.steps: compiled needs the C++ compiler g++: install the package g++ (Debian, Ubuntu), "
-        "gcc-c++ (Fedora) or the command line tools of Xcode (macOS), or use eager\n"
-    )
-    assert "cannot train this network with AdamW and its options: " in copy.stage(
-        "train", status=2, CXX="false", XDG_CACHE_HOME=str(tmp_path / "cache")
-    )
-    told = copy.stage("train", XDG_CACHE_HOME=str(tmp_path / "cache"))
-    line = "Compiling the training takes about twenty seconds; later ones like it need no compiling\n"
-    assert before_summary(told) == line
-    ours, bits = losses(), copy.read("data/net.pkl")
-    copy.stage("evaluate")
-
-    same = {"train__learning_rate": 0.01, "train__epochs": 30, "train__seed": 4, "train__schedule": "StepLR"}
-    copy.set(**same, train__schedule_options={"step_size": 9}, generate__noise=0.1)
-    copy.stage("train", 0, **without)
+    compiled_losses, bits = losses(), copy.read("data/net.pkl")
+    other = {"learning_rate": 0.01, "epochs": 30, "seed": 4, "schedule": "StepLR", "schedule_options": {"step_size": 9}}
+    copy.set(**{f"train__{key}": value for key, value in other.items()}, generate__noise=0.1)
+    copy.stage("train", 0, **environment)
     copy.set(**COMPILED, train__seed=11, train__schedule_options={})
-    copy.stage("train", 0, **without)
+    copy.stage("train", 0, **environment)
     assert copy.read("data/net.pkl") == bits
-
-    copy.set(train__batch_size=31)
-    assert "needs the C++ compiler" in copy.stage("train", 2, **without)
-    copy.set(train__batch_size=30, train__steps="eager")
+    copy.set(train__steps="eager")
     copy.stage("train")
-    torch.testing.assert_close(ours, losses(), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(compiled_losses, losses(), rtol=1e-3, atol=1e-6)
+
+
+def test_a_compiled_training_killed_again_and_again_ends_with_the_bits_of_one_left_alone(
+    compiled_training: Copy, tmp_path: Path
+) -> None:
+    from tests.train.test_checkpoint import PYTHON, ends_with_the_same_bits_however_often_it_is_killed  # not on Windows
+
+    copy = compiled_training.twin(tmp_path)
+    copy.set(train__epochs=4000)
+    ends_with_the_same_bits_however_often_it_is_killed(copy, PYTHON, **without_compiler(compiled_training))
