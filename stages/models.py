@@ -3,14 +3,13 @@
 A file is loaded only if torch.save would have written it for a network like the expected one: see runtime/restored.py.
 """
 
-import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stages import network
 from stages.columns import Columns, unnamed
@@ -18,12 +17,12 @@ from stages.dataset import Dataset
 from stages.network import Network
 from stages.runtime import files
 from stages.runtime.errors import UserError
-from stages.runtime.pickles import described
-from stages.runtime.restored import Loaded, records_of, restored, saved
+from stages.runtime.restored import Loaded, outline, records_of, restored, saved
 from stages.tabular import Tabular, model_columns
 
 WHAT = "a model of this project"
 READ_RATIO = 100  # a file of more than so many times the bytes that are expected is not loaded into memory
+FITS = "; its state dict, as in net_params.pkl, still fits"
 RETRAIN = "undo the change, or run `dvc repro --force train`"
 
 
@@ -93,14 +92,17 @@ def load(path: str) -> Tabular:
     Raises UserError as `restore_net` does, and where a network without columns does not say how it was built.
     """
     with files.reading(path, WHAT):
-        content = Path(path).read_bytes()
-        blueprint = _blueprint(path, records_of(content)["data.pkl"])
+        with Path(path).open("rb") as file:
+            records = records_of(file)
+        blueprint = _blueprint(path, outline(records))
         with torch.device("meta"):  # takes no memory
-            if sum(values.nbytes for values in blueprint.build().parameters()) > len(content):
+            if sum(values.nbytes for values in blueprint.build().parameters()) > sum(map(len, records.values())):
                 raise ValueError
         nets = [*blueprint.in_all_styles().values()]
         either: list[Any] = [*nets, *(net.state_dict() for net in nets)]
-        loaded = restored(path, content, either, "does not hold a network like that of stages/network.py", RETRAIN)
+        loaded = restored(
+            path, records, either, "does not hold a network like that of stages/network.py", RETRAIN, FITS
+        )
     if not isinstance(loaded, nn.Module):
         nets[0].load_state_dict(loaded)
         loaded = nets[0]
@@ -109,76 +111,17 @@ def load(path: str) -> Tabular:
     return loaded.eval()
 
 
-def check(net: nn.Module, blueprint: Blueprint, x: Tensor) -> None:
-    """Save and restore a network both ways, in memory, so that one that cannot be restored is not trained for hours.
-
-    x is (n, n_feature). Raises UserError if a restored network is refused or predicts otherwise, or if another style is
-    another network, and what torch.save raises where the network cannot be saved.
-    """
-    path = "stages/network.py"
-    fault, remedy = "keeps what a new network does not", "use parameters and buffers for what changes"
-    used = copy.deepcopy(net)
-    with torch.no_grad():
-        used(x)  # in training mode, which may change it
-    twin, *others = styles = blueprint.in_all_styles()
-    whole = restored(path, saved(used), [*styles.values()], fault, remedy)
-    states = [style.state_dict() for style in styles.values()]
-    styles[twin].load_state_dict(restored(path, saved(used.state_dict()), states, fault, remedy))
-    before = torch.get_rng_state()
-    predictions = [network.predict(same, x) for same in (used, whole, styles[twin])]
-    drew = not torch.equal(torch.get_rng_state(), before)
-    if drew or not all(prediction.equal(predictions[0]) for prediction in predictions):
-        raise UserError(
-            f"{path}: the network predicts differently once it is restored: use parameters and persistent buffers for "
-            "what it needs, and no random numbers in evaluation mode"
-        )
-    for other in others:
-        if difference := style_difference(styles[twin], styles[other], x):
-            raise UserError(
-                f"{path}: the styles {twin} and {other} must be the same network, but {difference}: "
-                f"change {other} too, or remove it from STYLES and from the choices of network.style"
-            )
-
-
-def style_difference(net: nn.Module, other: nn.Module, x: Tensor) -> str:
-    """Return how another style of a network differs in its tensors or, with equal ones, in its predictions for x.
-
-    It is "" if it does not. x is (n, n_feature). The tensors of the network are loaded into the other.
-    """
-    shapes, other_shapes = (
-        {name: tuple(values.shape) for name, values in style.state_dict().items() if isinstance(values, Tensor)}
-        for style in (net, other)
-    )
-    for name in [*shapes, *other_shapes]:
-        if shapes.get(name) != other_shapes.get(name):
-            return (
-                f"{name} is {shapes.get(name, 'missing')} in one and {other_shapes.get(name, 'missing')} in the other"
-            )
-    other.load_state_dict(net.state_dict())
-    for mode in ("evaluation", "training"):
-        predictions: list[Tensor] = []
-        for style in map(copy.deepcopy, (net, other)):
-            with torch.random.fork_rng(devices=()), torch.no_grad():
-                torch.default_generator.manual_seed(0)  # Dropout drops the same in both
-                predictions.append(style.train(mode == "training")(x))
-        first, second = predictions
-        if not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):  # roundings may differ
-            return f"with equal parameters they predict differently in {mode} mode"
-    return ""
-
-
-def _blueprint(path: str, pickle: bytes) -> Blueprint:
-    """Return what the network in a pickle is built from, without loading it.
+def _blueprint(path: str, parts: dict[str, Any]) -> Blueprint:
+    """Return what the network is built from whose outline this is.
 
     Its first matrix must be the weights of a layer with n_hidden neurons, and its last one those of the layer that
-    predicts, as in stages/network.py. Raises UserError where it needs params that it does not store, and what reading
-    the pickle raises where there is no such network.
+    predicts, as in stages/network.py. Raises UserError where it needs params that it does not store, and ValueError, or
+    what pydantic raises, where there is no such network.
     """
-    contents = described(pickle)
-    stored = {name.removeprefix("stored."): part for name, part in contents.items() if name.startswith("stored.")}
+    stored = json.loads(parts.get("stored.text", "{}"))
     params = stored.pop("network", {})
     columns = Columns(**stored) if stored else None
-    matrices = [shape for shape in contents.values() if isinstance(shape, tuple) and len(shape) == 2]
+    matrices = [shape for shape in parts.values() if isinstance(shape, torch.Size) and len(shape) == 2]
     (n_hidden, n_feature), (n_output, _) = matrices[0], matrices[-1]
     inferred = {"style": next(iter(network.STYLES)), "hidden": n_hidden, "standardize": False}
     if unknown := sorted(Network.model_fields.keys() - inferred.keys() - params.keys()):
@@ -194,8 +137,9 @@ def _blueprint(path: str, pickle: bytes) -> Blueprint:
 def _load(path: str, expected: Sequence[Loaded]) -> Loaded:
     """Return what torch.save wrote to path, if it is like one of these objects except for the values of its tensors."""
     fault = "does not hold the network of params.yaml and stages/network.py"
-    with files.reading(path, WHAT):
-        size, usual = Path(path).stat().st_size, max(len(saved(value)) for value in expected)
+    with files.reading(path, WHAT), Path(path).open("rb") as file:
+        size = Path(path).stat().st_size
+        usual = max(sum(map(len, saved(value).values())) for value in expected)
         if size > READ_RATIO * usual:
-            raise UserError(f"{path}: {fault}: it has {size} bytes instead of {usual}: {RETRAIN}")
-        return restored(path, Path(path).read_bytes(), expected, fault, RETRAIN)
+            raise UserError(f"{path}: {fault}: it has {size} bytes instead of about {usual}: {RETRAIN}")
+        return restored(path, records_of(file), expected, fault, RETRAIN, FITS)

@@ -71,7 +71,7 @@ def comparable(line: str) -> str:
     Numbers stay only on systems whose results are the committed bytes.
     """
     line = re.sub(r"(?<!\.)\b[0-9a-f]{7,8}\b", "HASH", line)
-    line = re.sub(r"\d\d:\d\d [AP]M|\(\d+\.\d s\)|\(found\)|^\[\d+/", "", line)
+    line = re.sub(r"\d\d:\d\d [AP]M|\((\d+ (h|min) )?\d+(\.\d)? (s|min)\)|\(found\)|^\[\d+/", "", line)
     line = re.sub(r"\b(main|master)\b", "BRANCH", line)
     line = line if SAME_BYTES else re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", line)
     return " ".join(re.sub(r"[-─]{3,}", "---", line).split())

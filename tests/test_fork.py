@@ -22,7 +22,7 @@ PAGE = PROJECT / "docs/fork.md"
     for section in ("Your own points", "Your own network", "Your own stage", "Use the model elsewhere")
 )
 SECTION, ENTRY, IMPORTANCE = (block.text for block in blocks(PAGE, "yaml"))
-STRUCTURE = "each_stage or each_folder or no_stage or sections or each_file or params_of or mirror or schema"
+STRUCTURE = "no_modules or each_stage or each_folder or no_stage or sections or each_file or params_of or mirror or schema"
 
 
 def replace_in(path: Path, pattern: str, text: str) -> None:

@@ -5,10 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from stages.runtime.errors import UserError
+from stages.train import ranks
+from stages.train.compiled import library
 from tests.conftest import PROJECT, Copy
 from tests.markdown import Command, blocks, commands, difference
 
@@ -49,6 +53,58 @@ def test_after_a_failed_stage_the_last_commit_comes_back(done: Copy) -> None:
     assert quoted_on_the_page("A stage failed", output)
     assert "Running stage" not in follow("A stage failed", done)[-1]
     assert done.run("git", "status", "--porcelain") == ""
+
+
+def test_a_rate_that_is_too_high_is_named_and_lowered(done: Copy) -> None:
+    done.set(train__learning_rate=1.0)
+    section = "The network is no better than the mean"
+    assert quoted_on_the_page(section, re.sub(r"\(.*\)", "(1.2 s)", done.stage("train")))
+    assert "no better" not in follow(section, done)[-1]
+
+
+def test_a_quote_that_would_swallow_rows_is_shown_with_its_line(done: Copy) -> None:
+    section = "A quote in a table"
+    for rest in ("3,z\n", '3,z\n4,"z\n', '3,z\n4,z"\n'):  # never closed, closed too late, closed around rows
+        (done.path / "data/raw/cars.csv").write_text(f'x,b\n1,x\n2,"y\n{rest}')
+        output = done.run("python", "-m", "stages.predict", "data/net.pkl", "data/raw/cars.csv", status=2)
+        assert quoted_on_the_page(section, output)
+        assert follow(section, done) == ['2,"y\n']
+
+
+def test_params_that_change_while_a_stage_runs_are_reported(done: Copy) -> None:
+    done.set(train__epochs=5000)
+    (done.path / ".lock/train").unlink(missing_ok=True)
+    stage = done.start("python", "-m", "stages", "train")
+    while not (done.path / ".lock/train").exists():
+        assert stage.poll() is None
+        time.sleep(0.01)
+    done.set(train__epochs=200)
+    section = "Something changed meanwhile"
+    assert quoted_on_the_page(section, stage.communicate(timeout=200)[0])
+    follow(section, done)
+    assert done.run("dvc", "status") == "Data and pipelines are up to date.\n"
+
+
+def test_a_folder_of_libraries_that_others_can_write_becomes_ones_own(
+    trained: Copy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ".cache/reproducible-training"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    usable, why = library._usable(folder)
+    assert not usable
+    section = "Compiled steps are refused or used only once"
+    assert quoted_on_the_page(section, f"What was compiled is used only once: {why}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for command in commands_of(section):
+        subprocess.run(["bash", "-c", command.text], check=True)
+    assert library._usable(folder) == (True, "")
+
+
+def test_what_a_rank_says_when_another_failed_is_on_the_page() -> None:
+    with pytest.raises(UserError) as raised, ranks.exchange():
+        raise RuntimeError("Connection closed by peer")
+    assert quoted_on_the_page("Another rank failed", str(raised.value))
 
 
 def test_without_the_environment_dvc_and_the_modules_are_missing(trained: Copy) -> None:

@@ -36,7 +36,9 @@ def duration(seconds: float) -> str:
 def in_rows(count: int, rows: list[int]) -> str:
     """Return where so many rows are, of which the first are given: `first in rows 4, 17, 23`."""
     shown = ", ".join(map(str, rows[:SHOWN_ROWS]))
-    return f"in row {shown}" if count == 1 else f"{'first ' * (count > SHOWN_ROWS)}in rows {shown}"
+    if count == 1:
+        return f"in row {shown}"
+    return f"first in rows {shown}" if count > SHOWN_ROWS else f"in rows {shown}"
 
 
 def one_of(names: Iterable[str]) -> str:

@@ -41,7 +41,8 @@ def run(stage: str) -> None:
         rule = f"STAGE must be one of {', '.join(stages)}, got {stage!r}{did_you_mean(stage, stages)}"
         raise UserError(f"python -m stages STAGE: {rule}")
     files.watch(*sources(stage))  # before they are imported
-    from stages.runtime import params  # late, so that a Python without the project's packages is told in one line
+    # late, so that a Python without the project's packages is told in one line
+    from stages.runtime import params
     from stages.runtime.lock import alone
 
     document = params.load("params.yaml")
@@ -56,7 +57,7 @@ def run(stage: str) -> None:
         did = module.run(params.check("params.yaml", document, module.Params))
         latest = params.load("params.yaml")
         sections = [name for name in module.Params.model_fields if latest.get(name) != document.get(name)]
-        if changed := [f"params.yaml: {name}" for name in sections] + changed_files(stage):
+        if changed := [f"params.yaml: {name}" for name in sections] + changed_files():
             raise UserError(
                 "\n".join(f"{name}: changed while the stage ran: run `dvc repro` again" for name in changed)
             )
@@ -73,20 +74,21 @@ def sources(stage: str) -> Iterator[str]:
         yield from (str(path) for path in SOURCES.rglob(pattern) if others.isdisjoint(path.parents))
 
 
-def changed_files(stage: str) -> list[str]:
-    """Return the files that were read or imported, and those of the stage's deps, that have changed since it began.
+def changed_files() -> list[str]:
+    """Return the files that have changed since they were read, and those of the rooms that the stage imports from.
 
     DVC looks at params and deps after a stage has ended: it would record the new ones with outputs of the old.
     """
-    folders = (f"{SOURCES / stage}{os.sep}", f"{SOURCES / 'runtime'}{os.sep}")
     ours = [module for name, module in sys.modules.items() if name.startswith(("stages.", "__main__"))]
-    imported = {getattr(module, "__file__", None) for module in ours}
-    changed = files.changed()
-    return [
-        os.path.relpath(path)
-        for path in changed
-        if path in imported or not path.endswith(".py") or path.startswith(folders)
-    ]
+    imported = {room(path) for module in ours if (path := getattr(module, "__file__", None))}
+    return [os.path.relpath(path) for path in files.changed() if not path.endswith(".py") or room(path) in imported]
+
+
+def room(path: str) -> Path:
+    """Return what DVC has as one dep: a folder of stages/, or a file beside the folders."""
+    while SOURCES in Path(path).parent.parents:
+        path = str(Path(path).parent)
+    return Path(path)
 
 
 def message_for_user(error: BaseException) -> str | None:

@@ -21,6 +21,7 @@ from stages.train.device import choose_device
 from stages.train.layers import Demands
 from stages.train.ranks import Ranks, joined
 from stages.train.record import Record, snapshot_points
+from stages.train.restorable import require_restorable
 from stages.train.settings import Train
 from stages.train.summary import summary
 from stages.train.training import train
@@ -78,7 +79,7 @@ def run(params: Params) -> str:
 
     with joined(device) as ranks:
         demands = layers.examine(net, points.x, points.y)
-        models.check(model, blueprint, shown.x[evenly_spread(len(shown.x), CHECKED_POINTS)])
+        require_restorable(model, blueprint, shown.x[evenly_spread(len(shown.x), CHECKED_POINTS)])
         micro_size = micro_batch_size(settings, demands, len(points.x), fitting_micro_size(device, network.width(net)))
 
         def batches_of(part: Dataset, size: int | None) -> Batches:

@@ -225,7 +225,7 @@ DIFFERENT = "the network predicts differently once it is restored: use parameter
     ("net", "message"),
     [
         (Functional, "must hold only modules, got torch._C._nn.gelu: use modules"),
-        (Counting, "keeps what a new network does not: it also has calls"),
+        (Counting, "keeps what a new network does not: "),
         (Dropping, DIFFERENT),
         (Forgetful, DIFFERENT),
     ],

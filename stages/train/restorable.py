@@ -1,0 +1,66 @@
+"""Refuse a network that could not be restored, or whose styles differ, before it is trained for hours."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from stages import network
+from stages.models import Blueprint
+from stages.runtime.errors import UserError
+from stages.runtime.restored import difference, restored, saved
+
+PATH = "stages/network.py"
+
+
+def require_restorable(net: nn.Module, blueprint: Blueprint, x: Tensor) -> None:
+    """Save and restore a network both ways, in memory, so that one that cannot be restored is not trained for hours.
+
+    x is (n, n_feature). Raises UserError if a restored network is refused or predicts otherwise, or if another style is
+    another network, and what torch.save raises where the network cannot be saved.
+    """
+    fault, remedy = "keeps what a new network does not", "use parameters and buffers for what changes"
+    used = copy.deepcopy(net)
+    with torch.no_grad():
+        used(x)  # in training mode, which may change it
+    twin, *others = styles = blueprint.in_all_styles()
+    states = [style.state_dict() for style in styles.values()]
+    try:
+        whole = restored(PATH, saved(used), [*styles.values()], fault, remedy)
+        styles[twin].load_state_dict(restored(PATH, saved(used.state_dict()), states, fault, remedy))
+    except ValueError as error:  # it keeps what a file of ours cannot hold, such as a NumPy number
+        raise UserError(f"{PATH}: {fault}: {remedy}") from error
+    before = torch.get_rng_state()
+    predictions = [network.predict(same, x) for same in (used, whole, styles[twin])]
+    drew = not torch.equal(torch.get_rng_state(), before)
+    if drew or not all(prediction.equal(predictions[0]) for prediction in predictions):
+        raise UserError(
+            f"{PATH}: the network predicts differently once it is restored: use parameters and persistent buffers for "
+            "what it needs, and no random numbers in evaluation mode"
+        )
+    for other in others:
+        if differs := style_difference(styles[twin], styles[other], x):
+            raise UserError(
+                f"{PATH}: the styles {twin} and {other} must be the same network, but {differs}: "
+                f"change {other} too, or remove it from STYLES and from the choices of network.style"
+            )
+
+
+def style_difference(net: nn.Module, other: nn.Module, x: Tensor) -> str:
+    """Return how another style of a network differs in its tensors or, with equal ones, in its predictions for x.
+
+    It is "" if it does not. x is (n, n_feature). The tensors of the network are loaded into the other.
+    """
+    if differs := difference(saved(net.state_dict()), [saved(other.state_dict())]):
+        return differs
+    other.load_state_dict(net.state_dict())
+    for mode in ("evaluation", "training"):
+        predictions: list[Tensor] = []
+        for style in map(copy.deepcopy, (net, other)):
+            with torch.random.fork_rng(devices=()), torch.no_grad():
+                torch.default_generator.manual_seed(0)  # Dropout drops the same in both
+                predictions.append(style.train(mode == "training")(x))
+        first, second = predictions
+        if not torch.allclose(first, second, rtol=1e-3, atol=1e-5, equal_nan=True):  # roundings may differ
+            return f"with equal parameters they predict differently in {mode} mode"
+    return ""
