@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ LESSON = PROJECT / "tests/params.yaml"  # what the tests run with, however the u
 PROGRESS = re.compile(r"(\w+ \d+ of \d+|\d+ \w+)(, .*)?\n")  # a line that only long work prints
 os.environ.update(PORTABLE)  # before torch loads: what a test computes must not depend on the CPU
 progress.LINE_AFTER = math.inf  # nor what it prints on how fast the machine is
+signal.signal(signal.SIGINT, signal.default_int_handler)  # for a suite in the background, shells have it ignored
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in PORTABLE}  # of the project's processes
 ENVIRONMENT["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 IDENTITY = ["user.name=test", "user.email=test@example.com"]
