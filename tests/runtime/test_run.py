@@ -248,12 +248,12 @@ def test_a_lock_that_cannot_be_written_is_reported_in_one_line(done: Copy) -> No
 
 
 def test_two_runs_at_once_leave_whole_files(done: Copy) -> None:
-    done.set(generate__points=10**6)
+    done.set(generate__points=10**5)
     processes = [done.start("python", "-m", "stages", "generate") for _ in range(3)]
     for process in processes:
         process.communicate(timeout=900)
     assert {process.returncode for process in processes} <= {0, 2}
-    assert len(dataset.read(str(done.path / "data/train.pt")).x) == 10**6
+    assert len(dataset.read(str(done.path / "data/train.pt")).x) == 10**5
     assert not list(done.path.glob("data/*.part"))
 
 
