@@ -1,9 +1,11 @@
 """What the tests share: a copy of the project to run DVC in, and stages run as DVC runs them."""
 
+import math
 import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,17 +14,21 @@ from typing import Any, get_type_hints
 import pytest
 from ruamel.yaml import YAML
 
+from stages.runtime import progress
 from stages.runtime.run import PORTABLE
 from tests import forks
 from tests.forks import Running
 
 PROJECT = Path(__file__).parent.parent
 LESSON = PROJECT / "tests/params.yaml"  # what the tests run with, however the user has edited the project's
+PROGRESS = re.compile(r"(\w+ \d+ of \d+|\d+ \w+)(, .*)?\n")  # a line that only long work prints
 os.environ.update(PORTABLE)  # before torch loads: what a test computes must not depend on the CPU
+progress.LINE_AFTER = math.inf  # nor what it prints on how fast the machine is
+signal.signal(signal.SIGINT, signal.default_int_handler)  # for a suite in the background, shells have it ignored
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in PORTABLE}  # of the project's processes
 ENVIRONMENT["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 IDENTITY = ["user.name=test", "user.email=test@example.com"]
-LAUNCHED = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}  # no library reads them as it loads
+READ_LATE = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PATH", "XDG_CACHE_HOME"}
 
 SAME_BYTES = (sys.platform, platform.machine()) == ("linux", "x86_64")
 
@@ -32,10 +38,13 @@ posix_errors = pytest.mark.skipif(os.name == "nt", reason="Windows has other wor
 
 
 def before_summary(output: str) -> str:
-    """Return what a stage that ended well printed before the line that says what it did: nothing, if all is quiet."""
+    """Return what a stage that ended well printed before the line that says what it did: nothing, if all is quiet.
+
+    Progress does not count, since a slow machine shows it.
+    """
     *before, last = output.splitlines(keepends=True)
     assert re.fullmatch(r"(generate|train|plot|evaluate): .* -> data/.* \([\d.]+ (s|min|h)\b.*\)\n", last)
-    return "".join(before)
+    return "".join(line for line in before if not PROGRESS.fullmatch(line))
 
 
 class Copy:
@@ -71,18 +80,18 @@ class Copy:
 
     def start(self, *command: str, **environment: str) -> Running:
         """Start a command in the copy, its stdout and stderr in one, in a fork where that makes no difference."""
-        as_loaded = LAUNCHED.issuperset(environment) and b"\nkernels: portable" in self.read("params.yaml")
+        as_loaded = READ_LATE.issuperset(environment) and b"\nkernels: portable" in self.read("params.yaml")
         return forks.start(self.path, ENVIRONMENT | environment, *command, fork=as_loaded)
 
     def run(self, *command: str, status: int = 0, **environment: str) -> str:
         """Run a command in the copy; return its stdout and stderr once its exit status is the one expected."""
         process = self.start(*command, **environment)
         try:
-            told = process.communicate(timeout=300)[0]  # what hangs is to fail
+            output = process.communicate(timeout=900)[0]  # what hangs is to fail, but nothing slow
         finally:
             process.kill()
-        assert process.returncode == status, told
-        return told
+        assert process.returncode == status, output
+        return output
 
     def stage(self, name: str, status: int = 0, **environment: str) -> str:
         return self.run("python", "-m", "stages", name, status=status, **environment)
@@ -107,6 +116,13 @@ class Copy:
                 section = section[step]
             section[key] = value
         parser.dump(document, self.path / "params.yaml")
+
+    def set_constant(self, source: str, name: str, value: object) -> None:
+        """Change a constant in a source file: `set_constant("stages/train/loop.py", "STEPS", 3)`."""
+        path = self.path / source
+        text, changes = re.subn(rf"(?m)^{name} = .*", f"{name} = {value}", path.read_text(encoding="utf-8"))
+        assert changes == 1
+        path.write_text(text, encoding="utf-8")
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()

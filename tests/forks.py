@@ -27,6 +27,8 @@ COMMANDS = {  # and the modules that they run
     "dvc": "dvc",
     "python -m stages": "stages",
     "python -m stages.predict": "stages.predict",
+    "python -m tools.report": "tools.report",
+    "python -m tools.sweep": "tools.sweep",
     "torchrun": "torch.distributed.run",
 }
 

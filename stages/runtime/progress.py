@@ -15,12 +15,20 @@ LONGEST_GAP = 300.0  # seconds at most
 
 
 @contextmanager
-def showing(total: int | None, unit: str, *, done: int = 0, hidden: bool = False) -> Iterator[Callable[..., None]]:
+def showing(
+    total: int | None,
+    unit: str,
+    *,
+    done: int = 0,
+    hidden: bool = False,
+    seconds: Callable[[], float] = time.monotonic,
+) -> Iterator[Callable[..., None]]:
     """Yield a function to call with how many more are done and, optionally, what else to show.
 
-    `total` is None if it is not known; `done` is what was done before, from which no time is estimated.
+    `total` is None if it is not known; `done` is what was done before, from which no time is estimated. `seconds` is
+    the clock for lines.
     """
-    began = time.monotonic()
+    began = seconds()
     before, gap, due = done, LINE_AFTER, began + LINE_AFTER
     in_terminal = sys.stderr.isatty() and not hidden
     with tqdm(
@@ -30,7 +38,7 @@ def showing(total: int | None, unit: str, *, done: int = 0, hidden: bool = False
         def advance(count: int, also: str = "") -> None:
             nonlocal done, gap, due
             done += count
-            now = time.monotonic()
+            now = seconds()
             if in_terminal:
                 bar.set_postfix_str(also, refresh=False)
                 bar.update(count)

@@ -1,24 +1,25 @@
 """Trainings that resume wherever they were stopped, and that go on where one with fewer epochs ended."""
 
+import copy
 import hashlib
-import math
 import os
 import re
 import shutil
 import signal
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from stages import dataset, network
 from stages.network import Network
-from stages.runtime import progress
 from stages.runtime.errors import UserError
+from stages.train import layers, stage
 from stages.train import progress as training_progress
-from stages.train import stage
 from stages.train.batches import Batches
 from stages.train.checkpoint import store
 from stages.train.checkpoint.store import FINISHED, FINISHED_BYTES, PATH, STOP_SIGNALS, Checkpoint
@@ -35,10 +36,10 @@ CASES: dict[str, dict[str, Any]] = {
     "sgd": {},
     "momentum": {"optimizer_options": {"momentum": 0.9}},
     "adam": {"optimizer": "Adam", "learning_rate": 0.01},
-    "lbfgs": {"optimizer": "LBFGS", "learning_rate": 0.01},
+    "lbfgs": {"optimizer": "LBFGS", "learning_rate": 0.01, "optimizer_options": {"max_iter": 3}},
     "mini-batches": {"batch_size": 30, "optimizer_options": {"momentum": 0.9}},
     "step": {"schedule": "StepLR", "schedule_options": {"step_size": 3}},
-    "milestones": {"schedule": "MultiStepLR", "schedule_options": {"milestones": [3, 14]}, "batch_size": 60},
+    "milestones": {"schedule": "MultiStepLR", "schedule_options": {"milestones": [3, 9, 24]}, "batch_size": 60},
     "cycle": {"schedule": "CyclicLR", "schedule_options": {"base_lr": 0.01, "step_size_up": 3}},
     "validation": {"validation_fraction": 0.3, "batch_size": 30, "schedule": "ReduceLROnPlateau"},
     "patience": {"validation_fraction": 0.3, "patience": 2, "optimizer_options": {"momentum": 0.9}},
@@ -48,7 +49,6 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def in_folder_with_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(progress, "LINE_AFTER", math.inf)  # no lines of progress, however slow the machine is
     write_points(100)
 
 
@@ -78,7 +78,8 @@ def trained_once(changes: dict[str, Any], *, stopped: bool) -> tuple[list[Any], 
     checkpoint.stopped = stopped
     shown = snapshot_points(points)
     record = Record(shown.x, 1, settings.epochs, settings.snapshot_every)
-    train(net, batches, validation, settings, record, checkpoint)
+    demands = layers.examine(net, points.x, points.y)
+    train(net, batches, validation, settings, record, checkpoint, demands)
     snapshots = record.snapshots(shown)
     bits = [values.numpy().tobytes() for values in net.state_dict().values()]
     return [record.curves(), snapshots.epochs.tolist()], [
@@ -90,15 +91,32 @@ def trained_once(changes: dict[str, Any], *, stopped: bool) -> tuple[list[Any], 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_training_stopped_after_every_step_ends_with_the_bits_of_one_left_alone(case: str) -> None:
-    expected = trained_once(CASES[case], stopped=False)
+    ends_with_the_same_bits(CASES[case] | {"epochs": 15})
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(10), nn.Dropout(0.2)])
+def test_a_network_that_keeps_means_or_draws_random_numbers_may_be_stopped_after_every_step(
+    layer: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_layer(n_feature: int, n_hidden: int, n_output: int) -> nn.Module:
+        hidden, predict = nn.Linear(n_feature, n_hidden), nn.Linear(n_hidden, n_output)
+        return nn.Sequential(OrderedDict(hidden=hidden, more=copy.deepcopy(layer), predict=predict))
+
+    monkeypatch.setitem(network.STYLES, "module", with_layer)
+    ends_with_the_same_bits({"batch_size": 30, "learning_rate": 0.02, "epochs": 5})
+
+
+def ends_with_the_same_bits(changes: dict[str, Any]) -> None:
+    """Assert that a training stopped after every step does what one left alone does."""
+    expected = trained_once(changes, stopped=False)
     Path(PATH).unlink()
     states = [b"", b"none"]
     while states[-1] != states[-2]:  # until the last epoch has ended
         with pytest.raises(UserError, match="^stopped at epoch .*; `dvc repro` resumes from there$"):
-            trained_once(CASES[case], stopped=True)
+            trained_once(changes, stopped=True)
         states.append(Path(PATH).read_bytes())
     assert len(states) > len(expected[0][0]["loss"]) + 3  # one for each step, at least
-    assert trained_once(CASES[case], stopped=False) == expected
+    assert trained_once(changes, stopped=False) == expected
 
 
 @pytest.mark.parametrize("case", CASES)

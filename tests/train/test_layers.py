@@ -2,7 +2,6 @@
 
 import json
 import re
-import signal
 from collections import OrderedDict
 
 import pytest
@@ -14,7 +13,7 @@ from stages.train.batches import Batches
 from stages.train.layers import Demands, ensure_whole_batches, examine
 from stages.train.ranks import Ranks
 from tests.conftest import Copy
-from tests.train.test_checkpoint import FILES, PYTHON, TORCHRUN, interrupt, quick_checkpoints
+from tests.train.test_checkpoint import FILES, PYTHON, TORCHRUN
 
 LAYERS = {
     "deep": "nn.Linear(n_hidden, 9), nn.GELU(), nn.LayerNorm(9), nn.Linear(9, n_hidden), nn.Tanh()",
@@ -39,38 +38,15 @@ def fork(copy: Copy, layers: str, **changes: object) -> None:
     copy.set(train__epochs=30, train__snapshot_every=10, train__learning_rate=0.05, **changes)
 
 
-@pytest.mark.parametrize("style", ["module", "sequential"])
-@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize(("layers", "style"), [("deep", "module"), ("norm", "sequential"), ("dropout", "module")])
 def test_a_fork_with_other_layers_trains_and_is_restored_both_ways(copy: Copy, layers: str, style: str) -> None:
     fork(copy, LAYERS[layers], network__style=style)
     for stage in ("generate", "train", "evaluate"):
         copy.stage(stage)
     assert json.loads(copy.read("data/metrics.json"))["max_abs_difference"] == 0
-    first = [copy.read(name) for name in FILES]
-    copy.stage("train")
-    assert [copy.read(name) for name in FILES] == first  # dropout draws from the seed, too
-    copy.set(train__seed=12)
-    copy.stage("train")
-    states = [torch.load(copy.path / "data/net_params.pkl", weights_only=True)]
-    copy.set(train__seed=11)
-    copy.stage("train")
-    states.append(torch.load(copy.path / "data/net_params.pkl", weights_only=True))
-    linear = [name for name in states[0] if name.endswith("weight") and states[0][name].ndim == 2]
-    assert not any(torch.equal(states[0][name], states[1][name]) for name in linear)
-
-
-@pytest.mark.parametrize("layers", LAYERS)
-def test_a_fork_resumes_to_the_bits_of_an_undisturbed_training(copy: Copy, layers: str) -> None:
-    quick_checkpoints(copy)
-    fork(copy, LAYERS[layers])
-    copy.set(train__epochs=600, train__batch_size=30, train__validation_fraction=0.2)
-    copy.stage("generate")
-    copy.run(*PYTHON)
     expected = [copy.read(name) for name in FILES]
-    resumed = sum("Resuming from" in interrupt(copy, signal.SIGKILL, PYTHON) for _ in range(3))
-    assert resumed
-    copy.run(*PYTHON)
-    assert [copy.read(name) for name in FILES] == expected
+    copy.stage("train")
+    assert [copy.read(name) for name in FILES] == expected  # dropout draws from the seed, too
 
 
 def test_a_fork_with_dropout_and_frozen_weights_trains_on_two_ranks(copy: Copy) -> None:
@@ -84,7 +60,7 @@ def test_a_fork_with_dropout_and_frozen_weights_trains_on_two_ranks(copy: Copy) 
 
 
 def test_what_batch_norm_keeps_is_that_of_whole_batches_in_threads_too(copy: Copy) -> None:
-    fork(copy, LAYERS["norm"], kernels="native", generate__points=200_000)
+    fork(copy, LAYERS["norm"], kernels="native", generate__points=50_000)  # more than one micro-batch for other layers
     copy.set(train__epochs=2)
     copy.stage("generate")
     copy.stage("train", OMP_NUM_THREADS="2")
@@ -193,48 +169,24 @@ def test_batch_norm_without_running_statistics_is_refused() -> None:
         examine(net, x, x)
 
 
-UNRESTORABLE = "stages/network.py: the network predicts differently once it is restored: use parameters and persistent"
-
-
-@pytest.mark.parametrize(
-    ("line", "forward", "status", "message"),
-    [
-        (
-            "self.f = F.gelu",
-            "self.f(x)",
-            2,
-            "stages/network.py: must hold only modules, got torch._C._nn.gelu: use modules",
-        ),
-        ("self.f = lambda x: x", "self.f(x)", 1, "Can't pickle|Can't get local object"),
-        (
-            "self.calls = 0",
-            "x; self.calls += 1",
-            2,
-            "stages/network.py: keeps what a new network does not: calls is 2 instead of 0",
-        ),
-        ("", "F.dropout(x)", 2, UNRESTORABLE),
-        ("self.register_buffer('b', torch.rand(1), persistent=False)", "x * self.b", 2, UNRESTORABLE),
-    ],
-)
-def test_a_network_that_could_not_be_restored_is_refused_before_it_is_trained(
-    copy: Copy, line: str, forward: str, status: int, message: str
-) -> None:
+def edit_forward(copy: Copy, line: str) -> None:
+    """Put a line before the first one of the network's `forward`."""
     path = copy.path / "stages/network.py"
-    edited = path.read_text(encoding="utf-8")
-    for before, added in [("self.predict = ", line), ("x = F.relu(", f"x = {forward}")]:
-        edited = edited.replace(f"        {before}", f"        {added or 'pass'}\n        {before}")
-    path.write_text(edited, encoding="utf-8")
-    copy.stage("generate")
-    assert re.search(message, copy.stage("train", status=status))
-
-
-@pytest.mark.parametrize("error", ["NameError", "ValueError"])
-def test_a_bug_in_a_persons_own_network_keeps_its_traceback(copy: Copy, error: str) -> None:
-    path = copy.path / "stages/network.py"
-    bug = "x = undefined" if error == "NameError" else "raise ValueError('mine')"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("        x = F.relu(", f"        {bug}\n        x = F.relu("), encoding="utf-8")
+    path.write_text(text.replace("        x = F.relu(", f"        {line}\n        x = F.relu("), encoding="utf-8")
+
+
+def test_a_network_that_could_not_be_restored_is_not_trained(copy: Copy) -> None:
+    edit_forward(copy, "x = F.dropout(x)")
     copy.stage("generate")
-    told = copy.stage("train", status=1)
-    assert "Traceback" in told
-    assert error in told
+    assert copy.stage("train", status=2).startswith(
+        "stages/network.py: the network predicts differently once it is restored: "
+    )
+
+
+def test_a_bug_in_a_persons_own_network_keeps_its_traceback(copy: Copy) -> None:
+    edit_forward(copy, "raise ValueError('mine')")
+    copy.stage("generate")
+    output = copy.stage("train", status=1)
+    assert "Traceback" in output
+    assert output.endswith("ValueError: mine\n")

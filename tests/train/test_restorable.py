@@ -1,4 +1,4 @@
-"""Networks that could not be restored, or whose styles differ; tests/train/test_layers.py has more of the former."""
+"""Networks that could not be restored, or whose styles differ."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -87,3 +87,74 @@ def test_the_same_network_in_both_styles_passes_and_no_random_number_is_drawn(mo
     assert style_difference(MODULE.build(), SEQUENTIAL.build(), X) == ""
     assert torch.equal(torch.get_rng_state(), before)
     require_restorable(MODULE.build(), MODULE, X)
+
+
+class Functional(Net):
+    """Holds a function, which torch.load does not allow."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.function = nn.functional.gelu
+
+
+class Nameless(Net):
+    """Holds a function that has no name to pickle it by."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.function = lambda x: x
+
+
+class Counting(Net):
+    """Keeps, outside its buffers, what a new network does not."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x)
+
+
+class AlwaysDropping(Net):
+    """The network with dropout in evaluation mode, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(nn.functional.dropout(x))
+
+
+class Forgetful(Net):
+    """Computes with a random buffer that is not saved."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.scale: Tensor
+        self.register_buffer("scale", torch.rand(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * self.scale)
+
+
+DIFFERENT = "the network predicts differently once it is restored: use parameters and persistent"
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Functional, "must hold only modules, got torch._C._nn.gelu: use modules"),
+        (Counting, "keeps what a new network does not: "),
+        (AlwaysDropping, DIFFERENT),
+        (Forgetful, DIFFERENT),
+    ],
+)
+def test_a_network_that_could_not_be_restored_is_refused(
+    net: type[Net], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network, "STYLES", {"module": net})
+    with pytest.raises(UserError, match=f"^stages/network.py: {message}"):
+        require_restorable(MODULE.build(seed=1), MODULE, X)
+
+
+def test_a_network_that_cannot_be_saved_keeps_the_error_of_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "STYLES", {"module": Nameless})
+    with pytest.raises(Exception, match="Can't pickle|Can't get local object"):
+        require_restorable(MODULE.build(), MODULE, X)

@@ -1,0 +1,148 @@
+"""Trainings that are really compiled: their gradient, their runs, and what is left of those that are killed."""
+
+import copy
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages import history
+from stages.train.batches import Batches
+from stages.train.compiled import CompiledSteps, library, recipe
+from stages.train.compiled.vectors import Vectors
+from stages.train.optim import new_optimizer
+from tests.conftest import Copy, before_summary
+from tests.train.compiled.test_steps import ONE, Odd
+
+COMPILED = {
+    "train__steps": "compiled",
+    "train__batch_size": 30,
+    "train__optimizer": "AdamW",
+    "train__learning_rate": 0.02,
+    "train__epochs": 40,
+    "train__validation_fraction": 0.2,
+    "train__schedule": "CosineAnnealingLR",
+}
+
+
+@pytest.fixture(scope="module")
+def compiled_training(trained: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy that has trained with compiled steps, whose library is in its folder `cache`."""
+    copy = trained.twin(tmp_path_factory.mktemp("compiled"))
+    copy.set(**COMPILED)
+    output = copy.stage("train", 2, **without_compiler(copy))
+    assert output == (
+        "params.yaml: train.steps: compiled needs the C++ compiler g++: install the package g++ (Debian, Ubuntu), "
+        "gcc-c++ (Fedora) or the command line tools of Xcode (macOS), or use eager\n"
+    )
+    output = copy.stage("train", XDG_CACHE_HOME=str(copy.path / "cache"))
+    line = "Compiling the training takes about twenty seconds; later ones like it need no compiling\n"
+    assert before_summary(output) == line
+    return copy
+
+
+def without_compiler(copy: Copy) -> dict[str, str]:
+    """Return an environment without a C++ compiler, but with the copy's libraries."""
+    return {"PATH": str(Path(sys.executable).parent), "XDG_CACHE_HOME": str(copy.path / "cache")}
+
+
+def test_a_training_is_compiled_once_and_learns_what_an_eager_one_does(compiled_training: Copy, tmp_path: Path) -> None:
+    copy, environment = compiled_training.twin(tmp_path), without_compiler(compiled_training)
+    copy.stage("evaluate")
+
+    def losses() -> Tensor:
+        return torch.from_numpy(history.read_losses(str(copy.path / "data/loss.csv"))["validation_loss"])
+
+    compiled_losses, bits = losses(), copy.read("data/net.pkl")
+    other = {"learning_rate": 0.01, "epochs": 30, "seed": 4, "schedule": "StepLR", "schedule_options": {"step_size": 9}}
+    copy.set(**{f"train__{key}": value for key, value in other.items()}, generate__noise=0.1)
+    copy.stage("train", 0, **environment)
+    copy.set(**COMPILED, train__seed=11, train__schedule_options={})
+    copy.stage("train", 0, **environment)
+    assert copy.read("data/net.pkl") == bits
+    copy.set(train__steps="eager")
+    copy.stage("train")
+    torch.testing.assert_close(compiled_losses, losses(), rtol=1e-3, atol=1e-6)
+
+
+def test_a_compiled_training_killed_again_and_again_ends_with_the_bits_of_one_left_alone(
+    compiled_training: Copy, tmp_path: Path
+) -> None:
+    from tests.train.test_checkpoint import PYTHON, ends_with_the_same_bits_however_often_it_is_killed  # not on Windows
+
+    copy = compiled_training.twin(tmp_path)
+    copy.set(train__epochs=4000)
+    ends_with_the_same_bits_however_often_it_is_killed(copy, PYTHON, **without_compiler(compiled_training))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_killed_training_leaves_no_compiling_process(copy: Copy) -> None:
+    copy.stage("generate")
+    copy.set(**COMPILED)
+    compiler = copy.path / "slow compiler"
+    compiler.write_text(f"#!/bin/sh\n[ $# = 1 ] && exec g++ $1\necho $$ > '{copy.path}/started'\nsleep 300 &\nwait\n")
+    compiler.chmod(0o700)
+    training = copy.start("python", "-m", "stages", "train", CXX=str(compiler), XDG_CACHE_HOME=str(copy.path / "cache"))
+    started = copy.path / "started"
+    while not (started.exists() and started.read_text()):
+        assert training.poll() is None
+        time.sleep(0.1)
+    group = int(Path(f"/proc/{started.read_text().strip()}/stat").read_text().rpartition(")")[2].split()[2])
+    training.send_signal(signal.SIGKILL)
+    training.communicate()
+    while members(group):  # the test hangs if one is left
+        time.sleep(0.1)
+
+
+def members(group: int) -> list[str]:
+    """Return the processes of a group that have not ended."""
+    processes = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # just ended
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if its_group == str(group) and state != "Z":
+                processes.append(path.parent.name)
+    return processes
+
+
+@pytest.mark.slow
+def test_the_compiled_gradient_of_many_points_is_that_of_float64(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an odd network, where all paths have spaces."""
+    spaced = tmp_path / "a b"
+    (spaced / "temporary").mkdir(parents=True)
+    (spaced / "torch").symlink_to(Path(torch.__file__).parent)
+    (spaced / "g++").symlink_to(shutil.which("g++") or "")
+    monkeypatch.setattr(tempfile, "tempdir", str(spaced / "temporary"))
+    monkeypatch.syspath_prepend(spaced)
+    monkeypatch.setenv("CXX", str(spaced / "g++"))
+    monkeypatch.setattr(library, "FOLDER", spaced / "new")
+
+    x = torch.rand(1_000_000, 2, generator=torch.Generator().manual_seed(0)) + 0.1
+    y = x.square().sum(1, keepdim=True)
+    torch.manual_seed(3)
+    net = Odd()
+    exact, before = copy.deepcopy(net).double(), copy.deepcopy(net)
+    optimizer = new_optimizer("SGD", net, 1e-3, {})
+    steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(x, y, None, 65_536, ONE, 0))
+
+    steps.vectors = Vectors(net, optimizer, steps.learning)  # so that the first step is compiled, too
+    optimizer.param_groups[0]["lr"] = 1000.0  # next to which what the parameters were is rounding
+    ((loss, *_),) = steps.take((1, 0), 1)
+    expected = nn.functional.mse_loss(exact(x.double()), y.double())
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    gradient = torch.cat([value.grad.reshape(-1) for value in exact.parameters() if value.grad is not None])
+    first, ours = (
+        torch.cat([value.reshape(-1) for value in recipe.learning_parameters(module, steps.learning).values()])
+        for module in (before, net)
+    )
+    assert ((first.detach().double() - ours) / 1000 - gradient).abs().max() < 1e-6 * gradient.abs().max()
