@@ -210,7 +210,7 @@ UNRESTORABLE = "stages/network.py: the network predicts differently once it is r
             "self.calls = 0",
             "x; self.calls += 1",
             2,
-            "stages/network.py: keeps what a new network does not: calls is 2 instead of 0",
+            "stages/network.py: cannot be restored as it is after use: calls is 2 instead of 0",
         ),
         ("", "F.dropout(x)", 2, UNRESTORABLE),
         ("self.register_buffer('b', torch.rand(1), persistent=False)", "x * self.b", 2, UNRESTORABLE),
