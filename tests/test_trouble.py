@@ -94,7 +94,7 @@ def test_a_folder_of_libraries_that_others_can_write_becomes_ones_own(
     usable, why = library._usable(folder)
     assert not usable
     section = "Compiled steps are refused or used only once"
-    assert quoted_on_the_page(section, f"What was compiled is used only once: {why}")
+    assert quoted_on_the_page(section, f"The compiled library is used only once: {why}")
     monkeypatch.setenv("HOME", str(tmp_path))
     for command in commands_of(section):
         subprocess.run(["bash", "-c", command.text], check=True)

@@ -83,9 +83,9 @@ class Category(Kind):
     def decision(self) -> str:
         words = [f"a category of {counted(len(self.levels), 'level')}"]
         if self.rare:
-            words.append(f"{counted(self.rare, 'rare value')} in one more")
+            words.append(f"one more for {counted(self.rare, 'rare value')}")
         if self.gaps:
-            words.append(f"{self.gaps} missing, a level of their own")
+            words.append(f"one more for {counted(self.gaps, 'missing value')}")
         return "; ".join(words)
 
     def unlike_training(self, cells: Cells) -> np.ndarray:

@@ -12,7 +12,7 @@ ROUNDING = 1e-6  # a squared error below this share of the target's variance is 
 LISTED = 3  # columns of x, at most
 SMALL = 1e-3  # a weight of standardized columns below this contributes next to nothing
 ADVICE = {
-    "mean": "the network predicts worse than the mean of the training rows{}: try other settings of train",
+    "mean": "the network predicts worse than the mean of the training rows{}: try other values in the section train",
     "least_squares": "the network predicts worse than least squares{}: use least squares, or try other settings",
 }
 
@@ -21,7 +21,7 @@ def few_rows(rows: int) -> dict[str, str]:
     """Return the warning that a test set of so many rows is small, by its name; none if it is not."""
     if rows >= FEW_ROWS:
         return {}
-    return {"test_rows": f"only {counted(rows, 'test row')}: on others the error may be quite different"}
+    return {"test_rows": f"only {counted(rows, 'test row')}: with other test rows, the error may be quite different"}
 
 
 def comparisons(targets: Mapping[str, Mapping[str, Metrics]]) -> dict[str, str]:
@@ -48,6 +48,6 @@ def leaks(targets: Mapping[str, Mapping[str, Metrics]], weights: Tensor, names: 
         if r2 is not None and 1 - r2 < ROUNDING:
             largest = weights[:, index].abs().argsort(descending=True)[:LISTED].tolist()
             sources = ", ".join(printable(names[column]) for column in largest if weights[column, index].abs() > SMALL)
-            cure = "unless they are known before it, leave them out of generate.features"
-            return {"leak": f"least squares predicts {printable(target)} to rounding from {sources}: {cure}"}
+            cure = f"unless they are known before {printable(target)}, leave them out of generate.features"
+            return {"leak": f"least squares predicts {printable(target)} almost exactly from {sources}: {cure}"}
     return {}

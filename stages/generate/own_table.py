@@ -17,7 +17,7 @@ def refuse_linked_folders(path: str) -> None:
     for place in (Path(place) for place in places if PurePosixPath("data/raw") in place.parents):
         if place.is_symlink() and place.is_dir():
             advice = "move the folder itself there, or link its files"
-            raise UserError(f"{place.as_posix()}: is a link to a folder, where DVC notices no changes: {advice}")
+            raise UserError(f"{place.as_posix()}: is a link to a folder, in which DVC notices no changes: {advice}")
 
 
 def _below_raw(path: str) -> str:

@@ -68,7 +68,7 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
         (train_x,) = _encoded(features, columns, train)
         tests = _read_tests(_opened(settings, settings.test_path, advance), fitted, table)
     if dates and settings.test_path is None:
-        latest = "the latest" if settings.test_latest else "of any time; generate.test_latest takes the latest"
+        latest = "the latest" if settings.test_latest else "drawn from all dates; generate.test_latest takes the latest"
         decisions.add(dates, f"the test rows are {latest}")
     for name in targets:
         decisions.add(name, strays[name])
@@ -124,7 +124,7 @@ def _count_unlike(features: Sequence[Feature], cells: Mapping[str, Cells]) -> Co
     """Return how many cells of each feature are unlike those of the training rows."""
     return Counter(
         {
-            (feature.name, feature.limits()): int(feature.unlike_training(cells[feature.name]).sum())
+            (feature.name, f"with a value {feature.limits()}"): int(feature.unlike_training(cells[feature.name]).sum())
             for feature in features
         }
     )

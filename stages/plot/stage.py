@@ -54,7 +54,7 @@ def boxes(characters: str) -> str:
     if not characters:
         return ""
     shown = printable(characters[:10]) + ("…" if len(characters) > 10 else "")
-    cure = "install one that has, e.g. the package fonts-noto-cjk, then run `dvc repro --single-item --force plot`"
+    cure = "install one that has them, e.g. the package fonts-noto-cjk, then run `dvc repro --single-item --force plot`"
     return f", with □ for {shown}, which no font on this machine has: {cure}"
 
 

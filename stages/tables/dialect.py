@@ -33,7 +33,7 @@ def dialect_of(path: str, encoding: str | None = None) -> Dialect:
     with pa.input_stream(path, compression="gzip" if path.endswith(".gz") else None) as stream:
         sample = stream.read(SAMPLE_BYTES)
     if sample.startswith(b"\x1f\x8b"):
-        raise UserError(f"{path}: is compressed by gzip: name it {path}.gz")
+        raise UserError(f"{path}: is compressed by gzip: rename it to {path}.gz")
     codec = next((codec for mark, codec in MARKS.items() if sample.startswith(mark)), encoding or "utf-8")
     if codec == "utf-8" and sample.count(b"\0") > len(sample) / 4:
         codec = "utf-16-le" if sample[1:2] == b"\0" else "utf-16-be"
@@ -65,6 +65,6 @@ def _decimal(path: str, lines: list[str], separator: str) -> str:
         return ","
     if either and not points and separator != ",":  # numbers with commas in quotes between commas are mostly English
         fraction, whole = either[0].replace(",", "."), either[0].replace(",", "")
-        advice = "write numbers with a decimal point and without signs between digits"
+        advice = "write numbers with a decimal point and no thousands separators"
         raise UserError(f"{path}: {short(either[0])} may be {fraction} or {whole}: {advice}")
     return "."

@@ -42,7 +42,7 @@ def examine(net: nn.Module, x: Tensor, y: Tensor) -> Demands:
         if isinstance(layer, _NormBase) and not layer.track_running_stats:
             raise UserError(
                 f"stages/network.py: {described} must have track_running_stats=True: without it, what the network "
-                "predicts for a point depends on which others it predicts with it"
+                "predicts for a point depends on the other points in the batch"
             )
         if name in changed or isinstance(layer, _NormBase):
             whole_batches.append(described)

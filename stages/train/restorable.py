@@ -19,7 +19,7 @@ def require_restorable(net: nn.Module, blueprint: Blueprint, x: Tensor) -> None:
     x is (n, n_feature). Raises UserError if a restored network is refused or predicts otherwise, or if another style is
     another network, and what torch.save raises where the network cannot be saved.
     """
-    fault, remedy = "keeps what a new network does not", "use parameters and buffers for what changes"
+    fault, remedy = "cannot be restored as it is after use", "keep what changes in parameters and buffers"
     used = copy.deepcopy(net)
     with torch.no_grad():
         used(x)  # in training mode, which may change it

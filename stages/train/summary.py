@@ -47,7 +47,7 @@ def summary(
         elif final > LEARNED * loss_of_mean(loss_name, points.y, points.y):
             text += "raise train.epochs or train.learning_rate"
         else:
-            text += "lower network.hidden or train on more points, since it only fits those it has seen"
+            text += "lower network.hidden or train on more points, since the network only fits these"
         if isinstance(model, Tabular) and not standardize:
             text += ", or set network.standardize to true"
     return text

@@ -24,7 +24,7 @@ def test_values_of_three_training_rows_are_levels_the_rarer_ones_share_a_level_a
     assert column.encode(cells).tolist() == [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
     assert column.decode(column.encode(cells)) == ["us", "(rare)", "(rare)", ""]
     assert column.unlike_training(cells).tolist() == [False, True, True, False]
-    assert column.decision() == "a category of 2 levels; 2 rare values in one more; 1 missing, a level of their own"
+    assert column.decision() == "a category of 2 levels; one more for 2 rare values; one more for 1 missing value"
 
 
 def test_without_rare_values_and_gaps_in_the_training_rows_both_are_zeros_later() -> None:

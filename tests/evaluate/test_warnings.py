@@ -13,12 +13,12 @@ def scores(network: float, mean: float, least_squares: float) -> dict[str, Metri
 
 def test_fewer_than_thirty_test_rows_are_few() -> None:
     assert few_rows(30) == {}
-    assert few_rows(29) == {"test_rows": "only 29 test rows: on others the error may be quite different"}
-    assert few_rows(1) == {"test_rows": "only 1 test row: on others the error may be quite different"}
+    assert few_rows(29) == {"test_rows": "only 29 test rows: with other test rows, the error may be quite different"}
+    assert few_rows(1) == {"test_rows": "only 1 test row: with other test rows, the error may be quite different"}
 
 
 def test_a_network_is_warned_of_if_a_baseline_is_better() -> None:
-    mean = "the network predicts worse than the mean of the training rows: try other settings of train"
+    mean = "the network predicts worse than the mean of the training rows: try other values in the section train"
     linear = "the network predicts worse than least squares: use least squares, or try other settings"
     assert comparisons({"price": scores(0.5, 1.0, 0.5)}) == {}
     assert comparisons({"price": scores(0.5, 1.0, 0.4)}) == {"worse_than_least_squares": linear}
@@ -38,8 +38,8 @@ def test_least_squares_that_fits_to_rounding_is_a_leak_from_its_largest_weights(
     targets = {"a": scores(0.1, 1, 0.1), "b": scores(0.1, 1, least_squares)}
     weights = torch.tensor([[1, 0.1], [1, -0.4], [1, 1e-4], [1, 0.3], [1, 0.2]])
     words = (
-        "least squares predicts b to rounding from v, x, y: "
-        "unless they are known before it, leave them out of generate.features"
+        "least squares predicts b almost exactly from v, x, y: "
+        "unless they are known before b, leave them out of generate.features"
     )
     assert leaks(targets, weights, ["u", "v", "w", "x", "y"]) == ({"leak": words} if leak else {})
 

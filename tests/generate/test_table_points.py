@@ -165,7 +165,9 @@ DAYS = [f"2020-{1 + i * 7 % 12:02}-{i + 1:02}" for i in range(20)]
 
 def test_test_rows_are_the_latest_if_asked_for_and_of_any_time_if_not() -> None:
     content = column("sold", *DAYS)
-    assert decisions(content)["sold"].endswith("; the test rows are of any time; generate.test_latest takes the latest")
+    assert decisions(content)["sold"].endswith(
+        "; the test rows are drawn from all dates; generate.test_latest takes the latest"
+    )
     train, test = points(content, test_latest=True, seed=None)
     assert (train.decisions or {})["sold"].endswith("; the test rows are the latest")
     sold = train.names.x_names().index("sold")
@@ -188,9 +190,9 @@ def test_a_table_of_its_own_to_test_on_may_be_written_otherwise() -> None:
 def test_what_is_unusual_in_test_rows_is_counted() -> None:
     tests = "area,price,city\n1,2,a\nx,3,new\n1000,4,a\n,5,\n9,,b\n9,no,new\n"
     assert decisions(table(10), tests) == {
-        "area": "1 of 4 test rows far outside the training range 0 to 9; "
+        "area": "1 of 4 test rows with a value far outside the training range 0 to 9; "
         "1 of 4 test rows with a value not a number, taken as missing",
-        "city": "a category of 2 levels; 1 of 4 test rows rare or new",
+        "city": "a category of 2 levels; 1 of 4 test rows with a value rare or new",
         "price": "2 test rows without a target left out",
     }
 
@@ -314,7 +316,7 @@ def test_a_folder_behind_a_link_is_refused_since_dvc_does_not_see_it(key: str) -
     Path("elsewhere/inner/t.csv").write_text(table(10))
     Path("data/raw/link").symlink_to("../../elsewhere")
     Path("data/raw/tables.csv").symlink_to("../../elsewhere/inner")
-    advice = "is a link to a folder, where DVC notices no changes: move the folder itself there, or link its files"
+    advice = "is a link to a folder, in which DVC notices no changes: move the folder itself there, or link its files"
     for path, link in (("link/inner/t.csv", "link"), ("tables.csv", "tables.csv")):
         changes = (APART if key == "test_path" else {}) | {key: f"data/raw/{path}"}
         assert fault(table(10), **changes) == f"data/raw/{link}: {advice}"

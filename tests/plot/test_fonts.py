@@ -93,7 +93,7 @@ def test_a_font_of_the_system_draws_what_the_own_font_lacks(tmp_path: Path) -> N
 
 def test_characters_that_no_font_has_are_said_with_what_to_do() -> None:
     assert boxes("") == ""
-    cure = "install one that has, e.g. the package fonts-noto-cjk, then run `dvc repro --single-item --force plot`"
+    cure = "install one that has them, e.g. the package fonts-noto-cjk, then run `dvc repro --single-item --force plot`"
     assert boxes("价房") == f", with □ for 价房, which no font on this machine has: {cure}"
     assert (
         boxes("零一二三四五六七八九十")

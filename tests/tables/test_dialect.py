@@ -56,7 +56,7 @@ def test_the_sign_before_decimals_is_the_one_that_more_cells_show(
 
 
 def test_commas_that_may_be_before_decimals_or_thousands_are_asked_about(tmp_path: Path) -> None:
-    rule = "'1,234' may be 1.234 or 1234: write numbers with a decimal point and without signs between digits$"
+    rule = "'1,234' may be 1.234 or 1234: write numbers with a decimal point and no thousands separators$"
     with pytest.raises(UserError, match=rule):
         of(tmp_path, "a;b\n1,234;2\n5,678;1\n")
     assert of(tmp_path, 'a,b\n"1,234",2\n').decimal == "."

@@ -547,4 +547,4 @@ def test_integers_that_float64_cannot_tell_apart_are_refused_rather_than_taken_f
 
 def test_a_compressed_table_without_the_name_of_one_is_named() -> None:
     Path("t.csv").write_bytes(gzip.compress(b"a,b\n1,2\n"))
-    assert fault_lines("t.csv") == ["is compressed by gzip: name it t.csv.gz"]
+    assert fault_lines("t.csv") == ["is compressed by gzip: rename it to t.csv.gz"]

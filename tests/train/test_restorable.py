@@ -141,7 +141,7 @@ DIFFERENT = "the network predicts differently once it is restored: use parameter
     ("net", "message"),
     [
         (Functional, "must hold only modules, got torch._C._nn.gelu: use modules"),
-        (Counting, "keeps what a new network does not: "),
+        (Counting, "cannot be restored as it is after use: "),
         (AlwaysDropping, DIFFERENT),
         (Forgetful, DIFFERENT),
     ],

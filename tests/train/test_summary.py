@@ -87,7 +87,7 @@ def test_a_network_that_fits_noise_is_told_from_one_that_has_not_learned() -> No
     noise = torch.randn(points.y.shape, generator=torch.Generator().manual_seed(0))
     dataset.write("data/train.pt", points._replace(y=noise + 3, noise_variance=None))
     told = run(optimizer="Adam", learning_rate=0.03, epochs=300, validation_fraction=0.5)
-    assert "lower network.hidden or train on more points, since it only fits those it has seen ->" in told
+    assert "lower network.hidden or train on more points, since the network only fits these ->" in told
 
 
 def test_the_loss_of_the_mean_is_the_variance_of_y() -> None:

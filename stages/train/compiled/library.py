@@ -73,7 +73,7 @@ def load(recipe: Recipe) -> Library:
                 return Library(_loaded(path), made_from, path)
             except UserError as error:
                 why_not = str(error)
-        tqdm.write(f"What was compiled is used only once: {why_not}", sys.stderr)
+        tqdm.write(f"The compiled library is used only once: {why_not}", sys.stderr)
         return Library(_loaded(Path(folder, "library")), made_from)
 
 
@@ -96,7 +96,7 @@ def _usable(folder: Path) -> tuple[bool, str]:
             return True, ""
     except OSError as error:
         return False, f"{folder}: cannot be used: {error.strerror}"
-    return False, f"{folder}: others can write there: make it, and the folders that it is in, writable for you alone"
+    return False, f"{folder}: others can write there: make it and its parent folders writable only by you"
 
 
 def _keep(folder: Path, made_from: str, content: bytes) -> Path:

@@ -104,8 +104,8 @@ def test_no_library_is_loaded_from_a_folder_where_others_write(
     cache.folder.chmod(mode)
     assert cache.load().path is None
     assert capsys.readouterr().err == (
-        f"What was compiled is used only once: {cache.folder}: others can write there: make it, and the folders that "
-        "it is in, writable for you alone\n"
+        f"The compiled library is used only once: {cache.folder}: others can write there: make it and its parent "
+        "folders writable only by you\n"
     )
     assert cache.paths() == [path]
 
@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_made_is_no_obstacle(
     (tmp_path / "new").touch()
     assert cache.load().path is None
     told = capsys.readouterr().err
-    assert told.startswith(f"What was compiled is used only once: {cache.folder}: cannot be used: ")
+    assert told.startswith(f"The compiled library is used only once: {cache.folder}: cannot be used: ")
     assert told.count("\n") == 1
 
 
