@@ -102,9 +102,10 @@ def _checked(path: str, content: Any) -> Dataset:
     if "columns" in content:
         dataset = dataset._replace(columns=_named(path, content["columns"]))
     names = dataset.names
-    found, named = (dataset.x.shape[1], dataset.y.shape[1]), (len(names.x_names()), len(names.target_names))
-    if named != found:
-        raise UserError(f"{path}: columns must name {found[0]} of x and {found[1]} of y, got {named[0]} and {named[1]}")
+    wanted, named = (dataset.x.shape[1], dataset.y.shape[1]), (len(names.x_names()), len(names.target_names))
+    if named != wanted:
+        counts = f"{wanted[0]} of x and {wanted[1]} of y, got {named[0]} and {named[1]}"
+        raise UserError(f"{path}: columns must name {counts}")
     return dataset
 
 

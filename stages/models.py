@@ -21,7 +21,7 @@ from stages.runtime.restored import Loaded, outline, records_of, restored, saved
 from stages.tabular import Tabular, model_columns
 
 WHAT = "a model of this project"
-READ_RATIO = 100  # a file of more than so many times the bytes that are expected is not loaded into memory
+READ_RATIO = 100  # a file more than this many times as large as expected is not loaded into memory
 FITS = "; its state dict, as in net_params.pkl, still fits"
 RETRAIN = "undo the change, or run `dvc repro --force train`"
 
@@ -89,7 +89,7 @@ def load(path: str) -> Tabular:
 
     It is in evaluation mode, ready to predict.
 
-    Raises UserError as `restore_net` does, and where a network without columns does not say how it was built.
+    Raises UserError as `restore_net` does, and if the file does not store the params that a network of your own needs.
     """
     with files.reading(path, WHAT):
         with Path(path).open("rb") as file:

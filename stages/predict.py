@@ -56,7 +56,7 @@ class Remarks:
             self.add(feature.name, what, first + cells.nonzero()[0])
 
     def lines(self) -> Iterator[str]:
-        """Yield a line for all that is unusual."""
+        """Yield a line for each column and what is unusual in it."""
         for (column, what), count in self.counts.items():
             subject = f"column {printable(column)}: {counted(count, 'value')}" if column else counted(count, "row")
             yield f"{subject} {what}, {in_rows(count, self.first_rows[column, what])}"
@@ -114,7 +114,7 @@ def write(predicted: Iterator[bytes], path: str) -> None:
 
 
 def stream(predicted: Iterator[bytes], target: str | int, name: str) -> None:
-    """Write to what is there already, given by its path or descriptor, until its reader, such as `head`, wants no more.
+    """Write to an open descriptor, or to the pipe or device at a path, until its reader closes it, as `head` does.
 
     Raises UserError, with this name, if the system refuses.
     """

@@ -12,20 +12,20 @@ from stages.runtime.errors import counted
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FREQUENT = 3  # training rows that a value must have to be a level
-MOST_LEVELS = 1000  # the most frequent ones
+FREQUENT = 3  # training rows, at least, that a value must be in to be a level
+MOST_LEVELS = 1000  # at most, the most frequent ones
 
 
 class Category(Kind):
     """Names, one-hot encoded: a column of x for each level, 1 where the cell has that value, else 0.
 
-    The values that too few training rows have are one more level together, and so is any value that is in none of
-    them. If all values in the training rows are levels, a new value is 0 in every column.
+    The values that fewer than FREQUENT training rows have share one more level, and so does any value that no training
+    row has. If all values in the training rows are levels, a new value is 0 in every column.
     """
 
     kind: Literal["category"] = "category"
     levels: Annotated[list[str], Field(min_length=1)]  # sorted
-    rare: int = 0  # values that are one level together
+    rare: int = 0  # the number of values that share one more level
 
     @staticmethod
     def fit(name: str, cells: Texts) -> "Category | None":

@@ -13,14 +13,14 @@ from stages.columns.names import normal_name
 from stages.columns.raw import Notation, Texts
 
 ALWAYS_MISSING = csv.ConvertOptions().null_values  # the empty text, NA, NaN, null and the like
-NUMBER = (  # {0}: the sign before decimals; {1}: those that may stand between groups of three digits
+NUMBER = (  # {0}: the decimal mark; {1}: the thousands separators
     r"^[+-]?(?:(?:[0-9]+|[1-9][0-9]{{0,2}}(?:[{1}][0-9]{{3}})+)[{0}]?[0-9]*|[{0}][0-9]+)(?:[eE][+-]?[0-9]+)?$"
 )
 SPACES = " '\u00a0\u202f"
-GROUPED = {".": f",{SPACES}", ",": f".{SPACES}"}  # by the sign before decimals
+GROUPED = {".": f",{SPACES}", ",": f".{SPACES}"}  # the thousands separators, by the decimal mark
 INFINITE = r"^[+-]?(?i:inf|infinity)$"
 
-Problems = dict[str, np.ndarray]  # which cells, bool (n,), have which problem
+Problems = dict[str, np.ndarray]  # by problem, the cells that have it, bool (n,)
 
 
 class Parsed(NamedTuple):
@@ -33,12 +33,12 @@ class Parsed(NamedTuple):
 def parsed(column: pa.Array, notation: Notation) -> Parsed:
     """Return the cells as numbers, and as texts where they are none.
 
-    Text is read as Python's float() reads it, but without underscores, with the digits 0 to 9 alone, and with signs
-    between groups of three digits. True and false are 1 and 0, as text in upper or lower case. Decimals are converted
+    Text is read as Python's float() reads it, but without underscores, with the digits 0 to 9 alone, and with
+    thousands separators. True and false are 1 and 0, as text in upper or lower case. Decimals are converted
     via text, so that they are rounded only once.
     """
     numeric = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
-    if any(check(column.type) for check in numeric) or (notation.decimal == "." and pa.types.is_string(column.type)):
+    if any(test(column.type) for test in numeric) or (notation.decimal == "." and pa.types.is_string(column.type)):
         try:
             numbers = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
             if pa.types.is_string(column.type):
@@ -55,7 +55,7 @@ def parsed(column: pa.Array, notation: Notation) -> Parsed:
 
 
 def _parsed(texts: pa.Array, decimal: str) -> tuple[np.ndarray, pa.Array]:
-    """Return texts, (k,), as numbers, float64 (k,), nan where they are none; and those that are none, else null."""
+    """Return the numbers in texts, float64 (k,), nan where a text is not one; and those texts, (k,), else null."""
     matches = pc.match_substring_regex(texts, NUMBER.format(decimal, GROUPED[decimal]))
     plain = pc.replace_substring_regex(texts, f"[{GROUPED[decimal]}]", "")
     plain = pc.replace_substring(plain, decimal, ".")
@@ -67,7 +67,7 @@ def _parsed(texts: pa.Array, decimal: str) -> tuple[np.ndarray, pa.Array]:
 
 
 def _without(numbers: np.ndarray, missing: Sequence[str]) -> np.ndarray:
-    """Return the numbers, nan where they are equal to one of these, if it is a number."""
+    """Return the numbers, (n,), with nan in place of those that `missing` lists; texts in it are ignored."""
     markers = _parsed(pa.array(missing, pa.string()), ".")[0]
     markers = markers[~np.isnan(markers)]
     return np.where(np.isin(numbers, markers), np.nan, numbers) if len(markers) else numbers
@@ -109,7 +109,7 @@ def readable(kind: pa.DataType) -> bool:
 
 
 def empty(column: pa.Array) -> pa.Array:
-    """Return as many missing cells."""
+    """Return a column of missing cells, as long as this one."""
     return pa.nulls(len(column), pa.string())
 
 
@@ -131,18 +131,18 @@ def coded(column: pa.Array, notation: Notation) -> Texts:
 
 
 def moments(column: pa.Array, form: str, notation: Notation) -> tuple[np.ndarray, np.ndarray]:
-    """Return dates in days since 1970-01-01, float64 (n,), nan where there is none, and which are not of this form."""
+    """Return dates in days since 1970-01-01, float64 (n,), nan where there is none, and which are not in this form."""
     if pa.types.is_temporal(column.type):
         return days_of(column), np.zeros(len(column), bool)
     text = text_of(column, notation)
-    found = days(text, form)
-    return found, np.isnan(found) & pc.is_valid(text).to_numpy(zero_copy_only=False)
+    dates = days(text, form)
+    return dates, np.isnan(dates) & pc.is_valid(text).to_numpy(zero_copy_only=False)
 
 
 def days_of(column: pa.Array) -> np.ndarray:
     """Return dates or timestamps in days since 1970-01-01, float64 (n,), nan where they are missing."""
-    nanoseconds = pc.cast(column, pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False)
-    return np.where(np.isnat(nanoseconds), np.nan, nanoseconds.astype("datetime64[us]").astype(np.int64) / 86_400e6)
+    microseconds = pc.cast(column, pa.timestamp("us"), safe=False).to_numpy(zero_copy_only=False)
+    return np.where(np.isnat(microseconds), np.nan, microseconds.astype("datetime64[us]").astype(np.int64) / 86_400e6)
 
 
 def narrowed(values: np.ndarray) -> tuple[np.ndarray, Problems]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PERIODS = {"year": 365.2425, "week": 7.0, "day": 1.0}  # days
-STEADY = 0.99  # the length of the mean phase as a vector, 1 if all are equal, from which on they hardly vary
+STEADY = 0.99  # phases hardly vary if their mean, as a vector, is at least this long; it is 1 if all are equal
 
 
 class Date(Kind):

@@ -19,11 +19,11 @@ FORMS = {  # of the date, by the name that stands in messages and models
 TIME = r"(?:(?:T| +)(?P<hour>\d{1,2}):(?P<minute>\d\d)(?::(?P<second>\d\d(?:\.\d+)?))?(?: ?(?P<half>[AaPp])[Mm])?)?"
 ZONE = r"(?: ?(?:Z|UTC|(?P<sign>[+-])(?P<zone_hour>\d\d):?(?P<zone_minute>\d\d)))?"
 MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-PIVOT = 69  # short years below it are of this century, as POSIX has it
+PIVOT = 69  # two-digit years below it are 20xx, the others 19xx, as in POSIX
 
 
 def days(texts: pa.Array, form: str) -> np.ndarray:
-    """Return the moments in texts, (n,), in days since 1970-01-01, float64 (n,); nan where a text is none of this form.
+    """Return the moments in texts, (n,), in days since 1970-01-01, float64 (n,); nan where a text is not in this form.
 
     A time with a zone is converted to UTC; one without is taken as it stands.
     """
@@ -37,7 +37,7 @@ def days(texts: pa.Array, form: str) -> np.ndarray:
         return pc.cast(pc.if_else(pc.equal(text, ""), str(default), text), pa.float64()).to_numpy(zero_copy_only=False)
 
     def place(name: str, values: list[str]) -> np.ndarray:
-        """Return the index of a field's text among the values, -1 where it is none."""
+        """Return the index of a field's text among the values, -1 where it is none of them."""
         if name not in fields:
             return np.full(len(texts), -1)
         text = pc.utf8_lower(pc.struct_field(parts, name))

@@ -57,7 +57,7 @@ class Columns(BaseModel):
         return {name: slice(*both) for name, both in zip(self.feature_names, pairwise(edges), strict=True)}
 
     def read(self, table: "Mapping[str, pa.Array]", notation: Notation) -> dict[str, Reading]:
-        """Return what these columns read in columns of a table, by name; cells of an unreadable type are missing."""
+        """Return the readings of columns of a table, by name; cells of a type that is not `readable` are missing."""
         from stages.columns.cells import empty, readable
 
         columns = {column.name: column for column in (*self.features, *self.targets)}

@@ -64,7 +64,7 @@ class Kind(BaseModel, ABC):
 
     @abstractmethod
     def limits(self) -> str:
-        """Return what such cells are, to follow a number of rows: `values far outside the training range 1 to 9`."""
+        """Return what `unlike_training` cells are, to follow a count: `far outside the training range 1 to 9`."""
 
     @property
     def width(self) -> int:

@@ -65,7 +65,7 @@ class Number(Kind):
         return f"far outside the training range {self.low:.6g} to {self.high:.6g}"
 
     def far_limits(self) -> tuple[float, float]:
-        """Return the values from which on a cell is outside the training range by more than the range's own width."""
+        """Return the training range, extended by its width at both ends: what is beyond it is far outside."""
         if self.low is None or self.high is None:
             return -math.inf, math.inf
         width = self.high - self.low

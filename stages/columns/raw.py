@@ -12,7 +12,8 @@ class Texts:
     """The cells of a column of text; like an array, it has a length and can be indexed by rows."""
 
     codes: np.ndarray  # int32 (n,): the index in `values` of each cell, -1 where it is missing
-    values: list[str]  # different ones, in any order, some perhaps in no row; the empty text is for others, all rare
+    # Unique, in any order; some may be in no row. The empty text stands for the rare ones that were not kept.
+    values: list[str]
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -24,7 +25,7 @@ class Texts:
 class Notation(NamedTuple):
     """How a table writes its cells, where there are several ways."""
 
-    decimal: str = "."  # the sign before decimals: a point or a comma
+    decimal: str = "."  # the decimal mark: a point or a comma
     missing: Sequence[str] = ()  # cells that mean a missing value, besides the empty one, NA and the like
 
 
@@ -33,7 +34,7 @@ Cells = np.ndarray | Texts
 
 
 class Reading(NamedTuple):
-    """The n cells of a column, and which of them are missing there since the column cannot hold them."""
+    """The n cells of a column, and which of them count as missing because the column cannot hold them."""
 
     cells: Cells
     other: np.ndarray  # those of another kind, such as text in a column of numbers, bool (n,)
@@ -41,5 +42,5 @@ class Reading(NamedTuple):
 
     @property
     def missing(self) -> np.ndarray:
-        """Which cells are missing, those above included, bool (n,)."""
+        """Which cells are missing, `other` and `unusable` included, bool (n,)."""
         return self.cells.codes < 0 if isinstance(self.cells, Texts) else np.isnan(self.cells)

@@ -34,7 +34,7 @@ class Params(StageParams):
     network: Network
 
 
-def yardsticks(train: Dataset, test: Dataset, measured: Errors) -> dict[str, Any]:
+def reference_metrics(train: Dataset, test: Dataset, measured: Errors) -> dict[str, Any]:
     """Return the metrics to compare the errors measured at the test points with.
 
     If it is known, that is the noise floor, which no model can beat. If not, it is the metrics of two models without a
@@ -94,7 +94,7 @@ def run(params: Params) -> str:
         test_predictions = predict_alike(net, twin, test.x, rows, advance, differences)
         measured = errors_of(keep_rows(test_predictions, in_table, table_predictions), test.y)
         train_mse = errors_of(predict(net, train.x, rows, advance), train.y).overall()["mse"]
-    compared = yardsticks(train, test, measured)
+    compared = reference_metrics(train, test, measured)
     # Texts come last: `dvc exp show` shows the metrics in this order.
     texts = {"warnings": few_rows(len(test.x)) | compared.pop("warnings", {}), "columns": train.decisions}
     metrics = {

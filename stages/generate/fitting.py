@@ -31,8 +31,8 @@ def fit(
 ) -> list[Feature]:
     """Return the features, fitted to the training rows, and add what was decided about each column.
 
-    train: the numbers of the training rows, int (n,). Columns that tell nothing are left out, but for those that the
-    user has listed.
+    train: the numbers of the training rows, int (n,). Columns that carry no information are left out; those that the
+    user has listed, only if they have no values that can be used.
     """
     features = []
     for name, column in columns.items():

@@ -42,7 +42,7 @@ def _width(character: str) -> int:
 
 
 def opacity(points: int) -> float:
-    """Return how opaque to draw each of so many points, that a crowd shows where it is dense."""
+    """Return how opaque to draw each of so many points, so that dense regions look darker."""
     return min(1.0, 400 / points)
 
 

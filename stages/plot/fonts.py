@@ -24,7 +24,7 @@ REGULAR = (400, "normal", "normal")  # weight, style, stretch
 def fonts_for(names: Iterable[str]) -> Iterator[str]:
     """Add fonts of the system, while the block draws, for those characters of the names that matplotlib's font lacks.
 
-    Yield the characters that no font has, sorted. Where matplotlib's font has them all, nothing is looked for.
+    Yield the characters that no font has, sorted. If matplotlib's font has them all, the system's are not searched.
     """
     missing = {character for name in names for character in name if not character.isspace() and not drawn(character)}
     families = [OWN]

@@ -66,7 +66,7 @@ def draw_learning(snapshots: Snapshots, columns: Columns, dpi: int) -> Iterator[
 
 
 def label_place(panel: Axes, is_curve: bool) -> dict[str, Any]:
-    """Return where the label of the loss hides little: at (0.5, 0) for x on [-1, 1] if 0 is in sight, else low."""
+    """Return where the label of the loss hides little: at (0.5, 0) for x on [-1, 1] if 0 is visible, else low."""
     left, right = panel.dataLim.intervalx
     low, high = panel.get_ylim()
     y = 0 if is_curve and low < 0 < high else low + 0.03 * (high - low)

@@ -13,7 +13,7 @@ def write_picture(path: str, image: Image.Image) -> None:
         image.save(file, "PNG", compress_level=1)
 
 
-def write_each(
+def write_pictures(
     paths: list[str], images: Iterator[Image.Image], advance: Callable[[int], None]
 ) -> Iterator[Image.Image]:
     """Write each image to its path, call `advance(1)`, and yield the image, as it is requested."""

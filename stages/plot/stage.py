@@ -16,7 +16,7 @@ from stages.plot.data import draw_data
 from stages.plot.fonts import fonts_for
 from stages.plot.learning import draw_learning
 from stages.plot.losses import draw_losses
-from stages.plot.pictures import write_animation, write_each, write_picture
+from stages.plot.pictures import write_animation, write_picture, write_pictures
 from stages.runtime.errors import UserError, counted, printable
 from stages.runtime.params import Exact, Section, StageParams
 from stages.runtime.progress import showing
@@ -34,7 +34,7 @@ class Plot(Section):
 
     @field_validator("frame_seconds")
     @classmethod
-    def check_sum(cls, seconds: float, info: ValidationInfo) -> float:
+    def _fits_a_gif(cls, seconds: float, info: ValidationInfo) -> float:
         """Refuse times that a GIF cannot hold if all frames are equal, since equal frames are merged into one."""
         frames = info.data.get("max_frames", 1)
         limit = GIF_HUNDREDTHS // frames / 100
@@ -88,7 +88,7 @@ def run(params: Params) -> str:
     with fonts_for(names) as without_font, showing(len(learning), "picture") as advance:
         write_picture("data/plots/data.png", draw_data(snapshots.x, snapshots.y, columns, settings.dpi))
         write_picture("data/plots/loss.png", draw_losses(losses, settings.dpi))
-        frames = write_each(learning, draw_learning(snapshots, columns, settings.dpi), advance)
+        frames = write_pictures(learning, draw_learning(snapshots, columns, settings.dpi), advance)
         shown = set(evenly_spread(len(learning), settings.max_frames))
         animated = (frame for index, frame in enumerate(frames) if index in shown)
         write_animation("data/plots/learning.gif", animated, settings.frame_seconds)

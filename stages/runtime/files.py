@@ -96,7 +96,7 @@ def watch(*paths: str) -> None:
 
 
 def changed() -> list[str]:
-    """Return the paths of the watched files whose bytes are not what they were; those of `reading` are watched."""
+    """Return the paths of the watched files whose bytes have changed; `reading` and `watch` watch files."""
     return [path for path, (identity, content) in _watched.items() if _differs(path, identity, content)]
 
 

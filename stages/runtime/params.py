@@ -52,7 +52,7 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _kernels_of_old(value: Any) -> Any:
+def _refuse_former_value(value: Any) -> Any:
     if value == "compiled":
         raise ValueError("must be 'portable' or 'native' (for compiled steps, set train.steps to compiled)")
     return value
@@ -61,7 +61,7 @@ def _kernels_of_old(value: Any) -> Any:
 class StageParams(Section):
     """What every stage reads; each stage adds its own sections."""
 
-    kernels: Annotated[Literal["portable", "native"], BeforeValidator(_kernels_of_old)]
+    kernels: Annotated[Literal["portable", "native"], BeforeValidator(_refuse_former_value)]
 
     def __init_subclass__(cls, **options: Any) -> None:
         if cls.__module__ == "__main__":  # python -m stages.train.stage, which would otherwise do nothing, silently
@@ -74,21 +74,21 @@ Schema = TypeVar("Schema", bound=StageParams)
 def load(path: str) -> dict[str, Any]:
     """Return the mapping in a YAML file, in which DVC reads the same values.
 
-    Raises UserError if the file cannot be read, is not a YAML mapping, or has what parsers read differently.
+    Raises UserError if the file cannot be read, is not a YAML mapping, or contains what other parsers read differently.
     """
     try:
         files.regular(path)
         document = yaml12.load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except Exception as error:  # whatever the parser trips over
-        raise UserError(f"{path}: {printable(_account(error))}") from error
+    except Exception as error:  # parsers raise all kinds of errors
+        raise UserError(f"{path}: {printable(_parser_message(error))}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: must be a mapping of sections, got {short(document)}")
     return document
 
 
-def _account(error: Exception) -> str:
+def _parser_message(error: Exception) -> str:
     """Return the parser's message without its excerpts of the file."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark:
         return f"line {error.problem_mark.line + 1}: {', '.join(filter(None, [error.context, error.problem]))}"

@@ -41,7 +41,7 @@ def run(stage: str) -> None:
         rule = f"STAGE must be one of {', '.join(stages)}, got {stage!r}{did_you_mean(stage, stages)}"
         raise UserError(f"python -m stages STAGE: {rule}")
     files.watch(*sources(stage))  # before they are imported
-    # late, so that a Python without the project's packages is told in one line
+    # imported late, so that a missing package is reported in one line
     from stages.runtime import params
     from stages.runtime.lock import alone
 
@@ -79,7 +79,7 @@ def sources(stage: str) -> Iterator[str]:
 def changed_files() -> list[str]:
     """Return the files that have changed since they were read, and those of the rooms that the stage imports from.
 
-    DVC looks at params and deps after a stage has ended: it would record the new ones with outputs of the old.
+    DVC reads params and deps after a stage has ended: it would record the new ones with the outputs of the old ones.
     """
     ours = [module for name, module in sys.modules.items() if name.startswith(("stages.", "__main__"))]
     imported = {room(path) for module in ours if (path := getattr(module, "__file__", None))}
@@ -105,8 +105,8 @@ def message_for_user(error: BaseException) -> str | None:
     # torch raises RuntimeError when the CPU's memory runs out, and a subclass of it when a GPU's does.
     scarce = isinstance(error, RuntimeError) and re.search("can't allocate memory|out of memory", str(error))
     if isinstance(error, MemoryError) or scarce:
-        knobs = "generate.points, network.hidden, train.micro_batch_size or train.epochs"
-        return f"out of memory: lower {knobs}, or raise train.snapshot_every, in params.yaml"
+        params = "generate.points, network.hidden, train.micro_batch_size or train.epochs"
+        return f"out of memory: lower {params}, or raise train.snapshot_every, in params.yaml"
     return None
 
 
@@ -122,6 +122,6 @@ def main(action: Callable[[], None]) -> None:
         message = message_for_user(error)
         if message is None:
             raise
-        speaker = f"rank {os.environ['RANK']}: " if os.environ.get("RANK", "").isdecimal() else ""
-        print(f"{speaker}{message}", file=sys.stderr)
+        prefix = f"rank {os.environ['RANK']}: " if os.environ.get("RANK", "").isdecimal() else ""
+        print(f"{prefix}{message}", file=sys.stderr)
         sys.exit(2)

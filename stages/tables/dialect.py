@@ -1,4 +1,4 @@
-"""Recognise how a CSV file is written: its encoding, the separator of its values, and the sign before decimals."""
+"""Recognise how a CSV file is written: its encoding, the separator of its values, and the decimal mark."""
 
 import codecs
 import re
@@ -11,8 +11,9 @@ from stages.runtime.errors import UserError, short
 SAMPLE_BYTES = 1 << 18  # of the beginning
 SAMPLE_LINES = 20
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-EITHER = r"[+-]?[1-9][0-9]{{0,2}}{0}[0-9]{{3}}"  # {0} is the sign before decimals, or between thousands
-DECIMAL = r"[+-]?[0-9]*{0}[0-9]+|[+-]?[1-9][0-9]{{0,2}}(?:{1}[0-9]{{3}})+(?:{0}[0-9]+|{1}[0-9]{{3}})"  # {1}: thousands
+# In both patterns {0} is the decimal mark and {1} the thousands separator; in EITHER, {0} may be either of them.
+EITHER = r"[+-]?[1-9][0-9]{{0,2}}{0}[0-9]{{3}}"
+DECIMAL = r"[+-]?[0-9]*{0}[0-9]+|[+-]?[1-9][0-9]{{0,2}}(?:{1}[0-9]{{3}})+(?:{0}[0-9]+|{1}[0-9]{{3}})"
 
 
 class Dialect(NamedTuple):
@@ -24,11 +25,11 @@ class Dialect(NamedTuple):
 
 
 def dialect_of(path: str, encoding: str | None = None) -> Dialect:
-    """Return how a CSV file is written, by its beginning; `encoding` is what its text is in, if it has no mark.
+    """Return how a CSV file is written, by its beginning; `encoding` is that of a file without a byte order mark.
 
-    The separator is the sign that the header has as often as most of the first rows. The sign before decimals is the
-    one that more cells show, such as those of `1,5` or `1.234.567`.
-    Raises UserError if the file is not text in this encoding, or if it cannot be told whether `1,234` is a fraction.
+    The separator is the character that the header has as often as most of the first rows. The decimal mark is the one
+    that more cells show, such as `1,5` or `1.234.567`.
+    Raises UserError if the file is not text in this encoding, or if `1,234` may be a fraction or a whole number.
     """
     with pa.input_stream(path, compression="gzip" if path.endswith(".gz") else None) as stream:
         sample = stream.read(SAMPLE_BYTES)

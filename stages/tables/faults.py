@@ -31,7 +31,7 @@ class Faults:
         self.of_cells: dict[tuple[str, str], _Fault] = {}  # by column and problem
 
     def add_line(self, name: str, fault: str) -> None:
-        """Note a fault of a whole column, unless there is none, or the column has another one."""
+        """Note a fault of a whole column; ignore an empty text, and a column that has a fault already."""
         if fault and not any(name == column for column, _ in self.of_cells):
             self.of_columns.setdefault(name, fault)
 

@@ -1,4 +1,4 @@
-"""Gather the cells of a column, a batch at a time, and tell by all of them what kind of column it is."""
+"""Gather the cells of a column, a batch at a time, then decide from all of them what kind of column it is."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -14,7 +14,7 @@ from stages.runtime.errors import counted, in_rows, short
 from stages.tables.rounding import Rounding
 
 STRAY = 0.05  # the share of cells that may be of another kind than the rest; they count as missing
-MOST_TEXTS = 1 << 20  # different ones that are kept of a column; the text of all others is empty
+MOST_TEXTS = 1 << 20  # unique ones that are kept of a column; the text of all others is empty
 SHOWN_TEXTS = 8
 NOUNS = {"category": "text", "date": "dates", "empty": "no values", "unreadable": "values of another type"}
 
@@ -27,11 +27,11 @@ class Column(NamedTuple):
     other: np.ndarray  # which cells are of another kind than the rest, bool (n,), and missing in `cells`
     examples: Sequence[str] = ()  # of those; of ambiguous dates; of an unreadable column, the type of its cells
     forms: Sequence[str] = ()  # of dates: how they are written, one of FORMS; two if that is ambiguous
-    read_as: str = ""  # as what the column must be read again to have all its cells: see `Gathering`
+    read_as: str = ""  # how to read the column again to get all its cells, as in `Gathering`; "" if it need not be
 
     @property
     def noun(self) -> str:
-        """What each cell is, those aside that are of another kind."""
+        """What a cell is, unless it is of another kind: the word for messages."""
         return "date" if self.forms else "number"
 
     def fault(self, *, is_target: bool) -> str:
@@ -61,7 +61,7 @@ class Column(NamedTuple):
 
 
 class _Growing:
-    """An array that grows as rows are put into it; rows that none were put into have the fill value."""
+    """An array that grows as rows are put into it; rows that were never put in have the fill value."""
 
     def __init__(self, fill: np.float32 | np.int32) -> None:
         self.fill, self.values = fill, np.empty(0, fill.dtype)
@@ -135,7 +135,7 @@ class Gathering:
     def column(self, day_first: bool | None) -> Column:
         """Return the column, and forget what was gathered.
 
-        day_first: whether 1/2/2020 is in February; None if that is to be told by the other dates of the column.
+        day_first: whether 1/2/2020 is in February; None to decide that from the other dates of the column.
         """
         numbers, none = self.numbers.taken(self.n), np.broadcast_to(np.False_, self.n)
         if self.unreadable:
@@ -157,7 +157,10 @@ class Gathering:
         return Column("mixed", numbers, is_text, examples, read_as="text" if n_texts > n_numbers else "")
 
     def _of_texts(self, texts: Texts, is_text: np.ndarray, day_first: bool | None) -> Column:
-        """Return a column of dates if nearly all cells are, in one form at least, else a category."""
+        """Return a column of dates if nearly all texts are dates in one form, a category if fewer than half are.
+
+        In between it is mixed; if several forms fit equally well and read different dates, it is ambiguous.
+        """
         category = Column("category", texts, np.zeros(len(texts), bool))
         if self.read_as == "category":
             return category

@@ -1,4 +1,4 @@
-"""Tell whether float32 rounds the numbers of a column too coarsely to learn from them."""
+"""Find out whether float32 rounds the numbers of a column too coarsely to learn from them."""
 
 import numpy as np
 

@@ -63,7 +63,7 @@ class Table:
         categories: Sequence[str] = (),
         day_first: bool | None = None,
     ) -> dict[str, Column]:
-        """Return these columns, each of the kind that its cells tell, those in `categories` aside.
+        """Return these columns, by name: categories if listed in `categories`, else of the kind that their cells show.
 
         The few columns that turn out to be of another kind than their first rows are read again.
         day_first: see `Gathering.column`.

@@ -59,7 +59,7 @@ class File:
 
     @property
     def decimal(self) -> str:
-        """The sign before decimals."""
+        """The decimal mark."""
         return self.dialect.decimal if self.dialect else "."
 
     def batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:

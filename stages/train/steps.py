@@ -31,7 +31,7 @@ class Steps(Protocol):
         """
 
     def close(self) -> None:
-        """Leave the network as any other after the last step. Raises UserError if the steps were wrong."""
+        """Leave the network as eager steps would, after the last one. Raises UserError if the steps were wrong."""
 
 
 class EagerSteps:
@@ -49,4 +49,4 @@ class EagerSteps:
             yield Taken(loss, batch.fraction_of_epoch, steps=1)
 
     def close(self) -> None:
-        """Do nothing: the network is as any other."""
+        """Do nothing: eager steps need nothing of the network but its gradients."""

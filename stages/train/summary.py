@@ -55,7 +55,9 @@ def summary(
 
 def over_noise_floor(loss: float, points: Dataset, model: nn.Module) -> float | None:
     """Return a mean squared error over the variance of the noise, in the same units; None if it is unknown."""
-    unit = model.y_deviation.pow(-2).mean().item() if isinstance(model, Tabular) else 1.0  # of y as it is standardized
+    unit = (
+        model.y_deviation.pow(-2).mean().item() if isinstance(model, Tabular) else 1.0
+    )  # a squared error of 1 in table units, as the network sees it
     return points.over_noise_floor(loss / unit)
 
 

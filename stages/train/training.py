@@ -44,7 +44,7 @@ def train(
     def new_steps() -> Steps:
         if settings.steps == "eager":
             return EagerSteps(training.optimizer, batches, everywhere, seeded=demands.seeds)
-        from stages.train.compiled import CompiledSteps  # here, since only this training needs what it imports
+        from stages.train.compiled import CompiledSteps  # imported late: eager steps do not need it
 
         return CompiledSteps(net, training.optimizer, loss_function, batches, demands)
 

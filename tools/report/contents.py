@@ -176,7 +176,7 @@ def read(rev: str | None) -> Contents:
 
 @contextmanager
 def _errors_in_one_line() -> Iterator[None]:
-    """Keep what DVC prints to itself, and turn its errors into UserError."""
+    """Suppress what DVC prints, and turn its errors into UserError."""
     try:
         with redirect_stderr(io.StringIO()):
             yield
@@ -237,7 +237,7 @@ def _values(show: Callable[..., dict[str, Any]], revisions: list[str]) -> dict[s
 
 def groups(values: dict[str, dict[str, Any]]) -> list[Group]:
     """Return the params or the metrics of one revision, or of two, of which the second is the workspace, by section."""
-    old, *_, new = [flatten(each) for each in (values[next(iter(values))], values[WORKSPACE])]
+    old, *_, new = [flatten(shown) for shown in (values[next(iter(values))], values[WORKSPACE])]
     rows: dict[str, list[Row]] = {"": []}
     for name in new | old:
         section, _, rest = name.partition(".") if "." in name else ("", "", name)

@@ -11,10 +11,10 @@ from stages.train.compiled import tables
 from stages.train.compiled.recipe import learning_parameters
 from stages.train.compiled.vectors import Vectors
 
-STATES = 3  # to compare in: a rounding error at the kink of a ReLU is not there in all of them
+STATES = 3  # to compare in; one that agrees is enough, since a rounding error at the kink of a ReLU may spoil some
 NEARBY = 0.01  # how far their parameters are from the given ones, relatively
 TOLERANCE = 1e-3  # relative; rounding causes a thousandth of this
-ROUNDING = 1e-6  # of what a step changes, allowed besides
+ROUNDING = 1e-6  # relative to the values before the step, allowed in addition
 
 Loop = Callable[[list[Tensor]], object]
 
@@ -33,7 +33,7 @@ def agree(
     """Return whether loss, gradient and step of the loop are those of the network at the points x, (n, n_feature).
 
     They are compared near the present parameters, or near these times `scale`, on copies. `rows`: points in a
-    micro-batch. The loss is that of made-up targets: what y leaves of a gradient, once trained, is rounding errors.
+    micro-batch. The loss is that of made-up targets: near the true ones, a trained gradient is mostly rounding errors.
     """
     for seed in range(STATES):
         generator = torch.Generator().manual_seed(seed)
@@ -76,7 +76,7 @@ def agree(
 
 
 def _close(ours: Tensor, theirs: Tensor, before: Tensor) -> bool:
-    """Return whether ours is theirs, but for a small part of the way from `before`, and for rounding errors.
+    """Return whether ours equals theirs, up to a small part of the change from `before` and rounding errors.
 
     Where theirs is not finite, there is nothing to compare.
     """

@@ -51,8 +51,8 @@ class Library:
 def load(recipe: Recipe) -> Library:
     """Return the recipe's loop; compile it unless it is kept.
 
-    Without a C++ compiler, what another one has made is used. Raises UserError if there is no compiler, or if the
-    training cannot be compiled.
+    Without a C++ compiler, a kept library is used, whichever compiler made it. Raises UserError if there is none, or if
+    the training cannot be compiled.
     """
     modules = modules_of(recipe.net)
     key, compiler = recipe.key(modules), _compiler_digest()
@@ -78,7 +78,7 @@ def load(recipe: Recipe) -> Library:
 
 
 def _whole(path: Path) -> Library | None:
-    """Return the library in a file if it is what this user has written."""
+    """Return the library in a file if the file is complete and only this user can have written it."""
     made_from, digest = path.stem.rsplit(".", 1)
     if not only_the_user_writes(path) or digest != _digest(path.read_bytes()):
         return None

@@ -50,7 +50,7 @@ def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
 
         with _NarrowLayers():
             gradients, loss = grad_and_value(loss_at)(parameters)
-        return torch.cat([each.reshape(-1) for each in (*gradients, loss)])
+        return torch.cat([values.reshape(-1) for values in (*gradients, loss)])
 
     def step(rate: Tensor, gradient: Tensor, parameters: Tensor, *state: Tensor) -> list[Tensor]:
         parameters = parameters.clone()
@@ -59,11 +59,11 @@ def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
         plain = {"foreach": False, "fused": False, "capturable": recipe.optimizer in BRANCHING}
         optimizer.param_groups[0].update(recipe.options, lr=rate, **plain)
         own = optimizer.state[parameters]
-        for name, each in zip(recipe.state, state, strict=True):
-            own[name] = each.clone() if each.dim() else each.double()  # as precise as Python's numbers
+        for name, values in zip(recipe.state, state, strict=True):
+            own[name] = values.clone() if values.dim() else values.double()  # as precise as Python's numbers
         with torch.no_grad(), _Scalars(), _is_compiling(recipe.optimizer in BRANCHING):
             _undecorated(type(optimizer).step)(optimizer)
-        return [parameters, *(own[name].to(each.dtype) for name, each in zip(recipe.state, state, strict=True))]
+        return [parameters, *(own[name].to(values.dtype) for name, values in zip(recipe.state, state, strict=True))]
 
     points = torch.ones(rows, recipe.n_feature), torch.ones(rows, recipe.n_output), torch.ones(rows, 1)
     traced_backpropagate = make_fx(functionalize(backpropagate))(*points, *learning.values(), *fixed.values())
@@ -79,12 +79,12 @@ def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
         start, left_out, ends = aten.select.int(steps, 0, now).unbind()
         rate, weight = aten.select.int(rates, 0, now).unbind()
         first = _number(start)
-        some_x, some_y = (_rows(each, first, rows) for each in (x, y))
+        some_x, some_y = (_rows(points, first, rows) for points in (x, y))
         included = torch.arange(rows, dtype=torch.int32)[:, None] >= left_out.int()  # (rows, 1)
         weights = torch.where(included, weight.float(), 0.0)
         parameters = values[0] if products else _spread(values[0])  # without products, all is elementwise
         parts = zip(parameters.split(sizes), learning.values(), strict=True)
-        shaped = [part.reshape(each.shape) for part, each in parts]
+        shaped = [part.reshape(parameter.shape) for part, parameter in parts]
 
         total = gradient + traced_backpropagate(
             some_x, some_y, weights, *shaped, *constants

@@ -26,7 +26,7 @@ OPTIMIZERS = ["ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam",
 MOST_STEPS = 4096  # in a call of the library; micro-batches, if a batch has several
 WORK = 1 << 30  # points times parameters in a call, at most: about a tenth of a second
 COMPARED_POINTS = 1024  # with eager steps; more if that is less than two micro-batches
-WIDE = 8.0  # times its first weights, a network is where it may get to in training
+WIDE = 8.0  # compare also with this many times the first weights, where training may lead
 FIRST_COMPARISON = 8  # steps after which to compare again; then four times as many, and so on
 NO_DEMANDS = Demands()
 
@@ -52,7 +52,7 @@ class CompiledSteps:
         self.rows = -(-self.size // self.parts)  # points in a micro-batch
         self.most_steps = min(MOST_STEPS, max(1, WORK // (self.rows * sum(map(Tensor.numel, net.parameters())))))
         self.vectors: Vectors | None = None  # once the first step has created the optimizer's state
-        self.tables: dict[int, list[Tensor]] = {}  # of `_tables`: the same in every epoch
+        self.tables: dict[int, list[Tensor]] = {}  # by number of points, made once: they are the same in every epoch
         n = min(len(batches.x), max(2 * self.rows, min(COMPARED_POINTS, batches.micro_size)))
         self.compared_x = batches.x[evenly_spread(len(batches.x), n)]
         self.taken, self.next_comparison = 0, FIRST_COMPARISON
@@ -113,7 +113,9 @@ class CompiledSteps:
             self._compare()
             self.next_comparison = 4 * self.taken
         _refuse_changed_options(optimizer)
-        if (missing := self.rows - len(x)) > 0:  # a last batch alone: left out is a point again and again
+        if (
+            missing := self.rows - len(x)
+        ) > 0:  # a last batch on its own: fill it up with points that the tables leave out
             x, y = (torch.cat([values[:1].expand(missing, -1), values]) for values in (x, y))
         steps, rates = tables
         rates[:, 0] = optimizer.param_groups[0]["lr"]
@@ -129,7 +131,7 @@ class CompiledSteps:
         return [loss for _, loss in descend(optimizer, batches, everywhere)]
 
     def _compile(self) -> None:
-        """Find or make the library and compare its steps with eager ones; one that was kept and differs, make again."""
+        """Load or compile the library, and compare its steps with eager ones; if a kept one differs, compile again."""
         net, optimizer = copy.deepcopy((self.net, self.optimizer))
         few = slice(min(self.size, self.rows))
         self._eager(net, optimizer, [self.batches.share(self.batches.x[few], self.batches.y[few])])
