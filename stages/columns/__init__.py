@@ -1,6 +1,10 @@
 """The encoder of a table, fitted to its training rows: generate writes it, the model carries it, predict applies it.
 
 A kind of column is a file: how its cells become columns of x, what it learns from the training rows, and back.
+
+    a column of an Arrow table ──read──► Cells (numbers, dates or Texts) ──encode──► columns of x ──decode──► text
+                                           │
+                     those of the training rows ──fit──► Number, Category or Date; all of them together: Columns
 """
 
 from stages.columns.category import Category

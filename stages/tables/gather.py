@@ -56,8 +56,8 @@ class Column(NamedTuple):
         """Return how many cells of another kind count as missing; nothing if there are none."""
         if not self.other.any():
             return ""
-        values = f"{counted(int(self.other.sum()), 'value')} not a {self.noun}, taken as missing"
-        return f"{values}, such as {short(self.examples[0])}, {self.other_rows()}"
+        values = f"{counted(int(self.other.sum()), 'value')} not a {self.noun}, such as {short(self.examples[0])}"
+        return f"the missing include {values}, {self.other_rows()}"
 
 
 class _Growing:

@@ -123,7 +123,7 @@ def test_a_table_of_three_rows_can_be_split() -> None:
         (
             "stray",
             ["oops", *range(19)],
-            "1 missing, filled with 9; 1 value not a number, taken as missing, such as 'oops'",
+            "1 missing, filled with 9; the missing include 1 value not a number, such as 'oops'",
         ),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_row_without_a_target_is_left_out_and_counted() -> None:
     content = column("b", 1, 2)
     for cells, strays in (
         (("", "NA"), ""),
-        (("", "x"), "1 value not a number, taken as missing, such as 'x', in row 6; "),
+        (("", "x"), "the missing include 1 value not a number, such as 'x', in row 6; "),
     ):
         train, test = points(content.replace("\n3,", f"\n{cells[0]},").replace("\n5,", f"\n{cells[1]},") + "20,3,1\n")
         assert len(train.x) + len(test.x) == 19

@@ -34,7 +34,7 @@ def test_batches_of_any_kinds_are_one_column() -> None:
 def test_cells_of_another_kind_are_missing_up_to_a_twentieth_of_those_that_are_there() -> None:
     column = gathered(["", "x", *map(str, range(19))])
     assert (column.kind, np.flatnonzero(column.other).tolist()) == ("number", [1])
-    assert column.strays() == "1 value not a number, taken as missing, such as 'x', in row 2"
+    assert column.strays() == "the missing include 1 value not a number, such as 'x', in row 2"
     assert gathered(["x", *map(str, range(18))]).kind == "mixed"
     assert gathered(["x", *map(str, range(19))], read_as="category").kind == "category"
 
@@ -89,7 +89,9 @@ def test_an_order_that_no_cell_tells_is_a_fault_unless_it_is_set() -> None:
 
 def test_few_cells_that_are_no_dates_are_missing_and_many_are_a_fault() -> None:
     days = [f"2020-01-{day:02}" for day in range(1, 20)]
-    assert gathered([*days, "unknown"]).strays() == "1 value not a date, taken as missing, such as 'unknown', in row 20"
+    assert (
+        gathered([*days, "unknown"]).strays() == "the missing include 1 value not a date, such as 'unknown', in row 20"
+    )
     assert gathered([*days, "unknown", "?"]).fault(is_target=False).startswith("2 of 21 values are not dates, such as ")
     assert gathered([*days, *["unknown"] * 20]).kind == "category"
     column = gathered([*days, "7"])
@@ -105,7 +107,7 @@ def test_more_texts_than_are_kept_are_rare_or_dates_to_be_read_again(monkeypatch
     column = gathered(days, ["x", ""], read_as="day/month/year")
     first = (date(2020, 1, 13) - date(1970, 1, 1)).days
     np.testing.assert_array_equal(column.cells, [*range(first, first + 7), np.nan, np.nan])
-    assert column.strays() == "1 value not a date, taken as missing, such as 'x', in row 8"
+    assert column.strays() == "the missing include 1 value not a date, such as 'x', in row 8"
 
 
 def test_what_must_be_read_again_is_the_same_as_with_room_for_all_texts() -> None:
