@@ -86,7 +86,10 @@ class Tabular(nn.Module):
         There is none for a row with a number that float32 cannot hold, or if it is not finite itself.
         """
         x = torch.from_numpy(self.names.encode({name: reading.cells for name, reading in readings.items()}))
-        y = torch.cat([predict(self, chunk) for chunk in x.split(rows_at_a_time(width(self)))])
+        y = torch.empty(len(x), len(self.y_mean))  # filled in: small tensors that are kept would fragment the memory
+        rows = rows_at_a_time(width(self))
+        for some_x, some_y in zip(x.split(rows), y.split(rows), strict=True):
+            some_y.copy_(predict(self, some_x))
         y[torch.from_numpy(np.any([reading.unusable for reading in readings.values()], axis=0))] = math.nan
         return torch.where(y.isfinite().all(dim=1, keepdim=True), y, math.nan).numpy()
 
