@@ -123,8 +123,7 @@ def x_limits(columns: Columns) -> tuple[Tensor, Tensor]:
     Only numbers have limits of their own: dates go on, and levels are 0 or 1.
     """
     largest = torch.finfo(torch.float32).max
-    low = torch.full((len(columns.x_names()),), -largest)
-    high = -low
+    low, high = (torch.full((len(columns.x_names()),), limit) for limit in (-largest, largest))
     for feature, place in zip(columns.features, columns.slices().values(), strict=True):
         if isinstance(feature, Number):
             limits = (min(max(limit, -largest), largest) for limit in feature.far_limits())

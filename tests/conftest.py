@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FunctionType
 from typing import Any, get_type_hints
 
 import pytest
@@ -28,6 +29,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # for a suite in the b
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in PORTABLE}  # of the project's processes
 ENVIRONMENT["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 IDENTITY = ["user.name=test", "user.email=test@example.com"]
+# These may differ from those with which the libraries of a fork were loaded.
 READ_LATE = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PATH", "XDG_CACHE_HOME"}
 
 SAME_BYTES = (sys.platform, platform.machine()) == ("linux", "x86_64")
@@ -129,12 +131,20 @@ class Copy:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that is handed a Copy, or that uses subprocess, as slow: it starts processes of the project."""
+    """Mark each test as slow that is handed a Copy or starts processes: it runs the project in others than this one."""
     for item in items:
         if isinstance(item, pytest.Function) and (
-            Copy in get_type_hints(item.function).values() or "subprocess" in item.function.__code__.co_names
+            Copy in get_type_hints(item.function).values() or starts_processes(item.function)
         ):
             item.add_marker("slow")
+
+
+def starts_processes(test: FunctionType) -> bool:
+    """Return whether the test, or a function of its file that it names, uses subprocess or tests/forks.py."""
+    named = [test.__globals__.get(name) for name in test.__code__.co_names]
+    ours = [value for value in named if isinstance(value, FunctionType) and value.__module__ == test.__module__]
+    used = [function.__globals__.get(name) for function in (test, *ours) for name in function.__code__.co_names]
+    return any(value is subprocess or value is forks.start for value in used)
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
 import datetime
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from stages import network
 from stages.columns import Category, Columns, Date, Number
 from stages.tabular import Tabular, mean_and_deviation
+from tests.conftest import PROJECT
 
 COLUMNS = Columns(features=[Number(name=name) for name in "abc"], targets=[Number(name=name) for name in "yz"])
 
@@ -181,3 +184,15 @@ def test_one_row_of_texts_is_read_as_in_a_table() -> None:
 def test_rows_that_lack_a_feature_or_are_none_are_refused(rows: Any, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         fitted().predict(rows)
+
+
+def test_a_model_is_built_without_memory_and_without_torchs_compiler() -> None:
+    """As before a file is loaded; the compiler, by which torch computes some of what takes no memory, loads slowly."""
+    code = """
+import sys, torch
+from tests.test_tabular import COLUMNS, Tabular
+with torch.device("meta"):
+    Tabular(torch.nn.Linear(3, 2), COLUMNS)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True)
