@@ -121,7 +121,7 @@ class CompiledSteps:
         rates[:, 0] = optimizer.param_groups[0]["lr"]
         losses = torch.empty(len(steps))
         for some in zip(*(table.split(self.most_steps) for table in (losses, steps, rates)), strict=True):
-            self.library.run([some[0], *vectors.all, *some[1:], x, y])
+            self.compiled.run([some[0], *vectors.all, *some[1:], x, y])
         self.taken += len(steps)
         return losses[steps[:, 2] != 0]
 
@@ -141,13 +141,13 @@ class CompiledSteps:
         options = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
         name = type(optimizer).__name__
         recipe = Recipe(self.net, self.learning, self.loss_function, name, options, vectors.scalars, self.rows, *widths)
-        self.library = library.load(recipe)
-        if not self._agrees(net, optimizer, 1, WIDE) and not self.library.is_new:
-            self.library.discard()
-            self.library = library.load(recipe)
+        self.compiled = library.load(recipe)
+        if not self._agrees(net, optimizer, 1, WIDE) and not self.compiled.is_new:
+            self.compiled.discard()
+            self.compiled = library.load(recipe)
         if not self._agrees(net, optimizer, 1, WIDE):
             self._refuse_library()
-        self.fingerprint = {"compiled library": self.library.made_from}
+        self.fingerprint = {"compiled library": self.compiled.made_from}
 
     def _compare(self) -> None:
         """Compare compiled steps with eager ones from where the training is.
@@ -162,10 +162,10 @@ class CompiledSteps:
     def _agrees(self, net: nn.Module, optimizer: Optimizer, *scales: float) -> bool:
         """Return whether the library does what eager steps do, near the net's parameters times each of the scales."""
         training = net, optimizer, self.loss_function, self.learning
-        return all(agree(self.library.run, *training, self.compared_x, self.rows, scale=scale) for scale in scales)
+        return all(agree(self.compiled.run, *training, self.compared_x, self.rows, scale=scale) for scale in scales)
 
     def _refuse_library(self) -> NoReturn:
-        self.library.discard()
+        self.compiled.discard()
         name = type(self.optimizer).__name__
         raise UserError(f"params.yaml: train.steps: compiled steps of {name} differ from eager ones: use eager")
 
