@@ -11,7 +11,15 @@ from stages.columns import Columns, unnamed
 from stages.runtime import archive, files
 from stages.runtime.errors import UserError
 
-LOSSES = ("loss", "validation_loss", "learning_rate")  # the columns of loss.csv after epoch; all but the first optional
+LOSSES = (
+    "loss",
+    "loss_std",
+    "validation_loss",
+    "validation_loss_std",
+    "learning_rate",
+)  # the columns of loss.csv after epoch; all but the first optional
+OPTIONAL = ("networks", "half_widths", "columns")  # arrays of the npz
+INTERVAL = 0.9  # the share of held-out errors that are within the half-width of an interval
 NPY_HEADER_BYTES = 128  # of an array with up to three dimensions
 
 
@@ -22,7 +30,9 @@ class Snapshots(NamedTuple):
     losses: np.ndarray  # float64 (k,): mean loss over all training points
     x: np.ndarray  # float32 (m, n_feature)
     y: np.ndarray  # float32 (m, n_output)
-    predictions: np.ndarray  # float32 (k, m, n_output)
+    predictions: np.ndarray  # float32 (k, m, n_output); of several networks the mean
+    networks: np.ndarray | None = None  # float32 (k, networks, m, n_output): what each of several predicted
+    half_widths: np.ndarray | None = None  # float32 (n_output,), of intervals at INTERVAL around the last predictions
     columns: Columns | None = None  # of x and y, if they have names
 
 
@@ -31,8 +41,8 @@ def write_snapshots(path: str, snapshots: Snapshots) -> None:
 
     Raises UserError if they are not finite, before anything is written.
     """
-    arrays = snapshots._asdict()
-    columns = arrays.pop("columns")
+    arrays = {name: values for name, values in snapshots._asdict().items() if values is not None}
+    columns = arrays.pop("columns", None)
     for name, values in arrays.items():
         if not np.isfinite(values).all():
             raise UserError(f"{path}: {name} must be finite, got nan or inf: lower train.learning_rate")
@@ -53,23 +63,33 @@ def read_snapshots(path: str) -> Snapshots:
     """Return the snapshots. Raises UserError if the file is missing, damaged or has other shapes or dtypes."""
     with files.reading(path, "a history of this project"), Path(path).open("rb") as file:
         with archive.opened(file) as records:
-            expected = [f"{name}.npy" for name in Snapshots._fields]
-            if records.namelist() not in (expected, expected[:-1]):
+            stored = [name.removesuffix(".npy") for name in records.namelist()]
+            if stored != [name for name in Snapshots._fields if name in stored or name not in OPTIONAL]:
                 raise ValueError
         file.seek(0)
         with np.load(file, allow_pickle=False) as loaded:
-            *arrays, columns = (loaded.get(name) for name in Snapshots._fields)
-        snapshots = Snapshots(*arrays)
+            arrays = {name: loaded[name] for name in stored}
+        columns = arrays.pop("columns", None)
+        snapshots = Snapshots(**arrays)
         if columns is not None:
             snapshots = snapshots._replace(columns=Columns.model_validate_json(columns.tobytes()))
         k, m, n_output = snapshots.predictions.shape
         n_feature = snapshots.x.shape[1]
+        networks = 0 if snapshots.networks is None else snapshots.networks.shape[1]
         names = snapshots.columns or unnamed(n_feature, n_output)
+        expected = {
+            "epochs": ("<i8", (k,)),
+            "losses": ("<f8", (k,)),
+            "x": ("<f4", (m, n_feature)),
+            "y": ("<f4", (m, n_output)),
+            "predictions": ("<f4", (k, m, n_output)),
+            "networks": ("<f4", (k, networks, m, n_output)),
+            "half_widths": ("<f4", (n_output,)),
+        }
         if (
-            [array.shape for array in arrays] != [(k,), (k,), (m, n_feature), (m, n_output), (k, m, n_output)]
-            or [array.dtype.str for array in arrays] != ["<i8", "<f8", "<f4", "<f4", "<f4"]
+            any((array.dtype.str, array.shape) != expected[name] for name, array in arrays.items())
             or (len(names.x_names()), len(names.targets)) != (n_feature, n_output)
-            or any(array.size == 0 or not np.isfinite(array).all() for array in arrays)
+            or any(array.size == 0 or not np.isfinite(array).all() for array in arrays.values())
             or snapshots.epochs[0] != 0
             or (np.diff(snapshots.epochs) <= 0).any()
         ):

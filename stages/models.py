@@ -14,6 +14,7 @@ from torch import nn
 from stages import network
 from stages.columns import Columns, unnamed
 from stages.dataset import Dataset
+from stages.ensemble import MOST_NETWORKS, MOST_QUANTILES, Ensemble, Stack, seeds_of
 from stages.network import Network
 from stages.runtime import files
 from stages.runtime.errors import UserError
@@ -33,15 +34,36 @@ class Blueprint(NamedTuple):
     n_feature: int
     n_output: int
     columns: Columns | None = None  # of a Tabular, which stores them
+    networks: int = 1
+    quantiles: int = 0  # of the held-out errors of several networks
 
     @classmethod
-    def of(cls, points: Dataset, section: Network) -> "Blueprint":
-        """Return the blueprint of the network that these points are predicted with."""
-        return cls(section, points.x.shape[1], points.y.shape[1], model_columns(points, section.standardize))
+    def of(cls, points: Dataset, section: Network, networks: int = 1) -> "Blueprint":
+        """Return the blueprint of the network, or the networks, that these points are predicted with."""
+        return cls(section, points.x.shape[1], points.y.shape[1], model_columns(points, section.standardize), networks)
+
+    def of_one(self) -> "Blueprint":
+        """Return the blueprint of the network alone, one of several, in its own units."""
+        return self._replace(columns=None, networks=1, quantiles=0)
+
+    def with_numbers(self, parts: dict[str, Any]) -> "Blueprint":
+        """Return it with as many networks, and as many quantiles of their errors, as in an outline of a model.
+
+        Raises ValueError if they are too many.
+        """
+        shapes = {name: part for name, part in parts.items() if isinstance(part, torch.Size)}
+        quantiles = next((shape[0] for name, shape in shapes.items() if name.endswith("half_widths")), 0)
+        networks = next((shape[0] for name, shape in shapes.items() if "networks.net." in name), 1)
+        if networks > MOST_NETWORKS or quantiles > MOST_QUANTILES:
+            raise ValueError
+        return self._replace(networks=networks, quantiles=quantiles)
 
     def build(self, seed: int = 0) -> nn.Module:
-        """Return the network with its first weights, in a Tabular if it has columns."""
-        net = network.build(*self[:3], seed)
+        """Return the network with its first weights: an Ensemble of several, in a Tabular if it has columns."""
+        nets = [network.build(*self[:3], own_seed) for own_seed in seeds_of(seed, self.networks)]
+        net = nets[0]
+        if self.networks > 1:
+            net = Ensemble(Stack(nets, self.n_feature), self.n_output, self.quantiles)
         return Tabular(net, self.columns, self.section.not_in_tensors()) if self.columns else net
 
     def in_style(self, style: str) -> "Blueprint":
@@ -71,7 +93,7 @@ def restore_net(path: str, blueprint: Blueprint) -> nn.Module:
 
     Raises UserError, before anything in the file has run, if it is missing, damaged, or holds anything else.
     """
-    return _load(path, [*blueprint.in_all_styles().values()])
+    return _load(path, [*_as_many(path, blueprint).in_all_styles().values()])
 
 
 def restore_params(path: str, blueprint: Blueprint) -> nn.Module:
@@ -79,7 +101,7 @@ def restore_params(path: str, blueprint: Blueprint) -> nn.Module:
 
     Raises UserError as `restore_net` does.
     """
-    nets = [*blueprint.in_all_styles().values()]
+    nets = [*_as_many(path, blueprint).in_all_styles().values()]
     nets[0].load_state_dict(_load(path, [net.state_dict() for net in nets]))
     return nets[0]
 
@@ -121,7 +143,11 @@ def _blueprint(path: str, parts: dict[str, Any]) -> Blueprint:
     stored = json.loads(parts.get("stored.text", "{}"))
     params = stored.pop("network", {})
     columns = Columns(**stored) if stored else None
-    matrices = [shape for shape in parts.values() if isinstance(shape, torch.Size) and len(shape) == 2]
+    several = any("networks.net." in name for name in parts)
+    shapes = [
+        shape[several:] for name, shape in parts.items() if isinstance(shape, torch.Size) and "net." * several in name
+    ]
+    matrices = [shape for shape in shapes if len(shape) == 2]
     (n_hidden, n_feature), (n_output, _) = matrices[0], matrices[-1]
     inferred = {"style": next(iter(network.STYLES)), "hidden": n_hidden, "standardize": False}
     if unknown := sorted(Network.model_fields.keys() - inferred.keys() - params.keys()):
@@ -131,7 +157,14 @@ def _blueprint(path: str, parts: dict[str, Any]) -> Blueprint:
             "by `dvc repro`"
         )
     inferred = {name: value for name, value in inferred.items() if name in Network.model_fields}
-    return Blueprint(Network.model_validate_json(json.dumps(inferred | params)), n_feature, n_output, columns)
+    one = Blueprint(Network.model_validate_json(json.dumps(inferred | params)), n_feature, n_output, columns)
+    return one.with_numbers(parts)
+
+
+def _as_many(path: str, blueprint: Blueprint) -> Blueprint:
+    """Return the blueprint with as many networks, and as many quantiles of their errors, as there are in the file."""
+    with files.reading(path, WHAT), Path(path).open("rb") as file:
+        return blueprint.with_numbers(outline(records_of(file)))
 
 
 def _load(path: str, expected: Sequence[Loaded]) -> Loaded:

@@ -59,12 +59,6 @@ def predict(net: nn.Module, x: Tensor) -> Tensor:
         net.train(training)
 
 
-def width(net: nn.Module) -> int:
-    """Return how many values a point has on its way through the network: its features, and what each layer returns."""
-    shapes = [values.shape for values in net.parameters() if values.ndim > 1]  # of weights: (outputs, inputs)
-    return sum(shape[0] for shape in shapes) + (shapes[0][1] if shapes else 1)
-
-
 STYLES = {"module": Net, "sequential": sequential}
 
 

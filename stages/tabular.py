@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from stages.columns import Columns, Notation, Number, Reading
 from stages.dataset import Dataset
-from stages.network import predict, width
+from stages.ensemble import Ensemble, networks_of, width
+from stages.network import predict
 from stages.runtime.chunks import rows_at_a_time
 
 if TYPE_CHECKING:
@@ -60,8 +61,12 @@ class Tabular(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predictions, (n, n_output), for x, (n, n_feature), both in their original units."""
-        x = x.clamp(self.x_low, self.x_high)
-        return self.unstandardize(self.net(standardized(x, self.x_mean, self.x_deviation)))
+        return self._predicted(self.net, x)
+
+    def each(self, x: Tensor) -> Tensor:
+        """Return each network's predictions, (networks, n, n_output), for x in original units, as in `Stack`."""
+        assert isinstance(self.net, Ensemble)
+        return self._predicted(self.net.networks, x)
 
     def predict(self, rows: Any) -> "pa.Table":
         """Return the predictions for rows of raw cells: an Arrow or pandas table, or a list of dicts by column name.
@@ -92,6 +97,10 @@ class Tabular(nn.Module):
             some_y.copy_(predict(self, some_x))
         y[torch.from_numpy(np.any([reading.unusable for reading in readings.values()], axis=0))] = math.nan
         return torch.where(y.isfinite().all(dim=1, keepdim=True), y, math.nan).numpy()
+
+    def _predicted(self, net: nn.Module, x: Tensor) -> Tensor:
+        x = x.clamp(self.x_low, self.x_high)
+        return self.unstandardize(net(standardized(x, self.x_mean, self.x_deviation)))
 
     def unstandardize(self, y: Tensor) -> Tensor:
         """Return standardized y, (…, n_output), in the original units."""
@@ -146,8 +155,19 @@ def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def standardized(values: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """Return (values - mean) / deviation for values, (n, k), computed in float64, in the dtype of the values."""
+    """Return (values - mean) / deviation for values, (…, k), computed in float64, in the dtype of the values."""
     return ((values.double() - mean) / deviation).to(values.dtype)
+
+
+@torch.no_grad()
+def predict_each(model: nn.Module, x: Tensor) -> Tensor:
+    """Return what each network of a model in evaluation mode predicts, (networks, n, n_output), for x, (n, n_feature).
+
+    If it has several, x may also be (networks, n, n_feature).
+    """
+    if (stack := networks_of(model)) is None:
+        return model(x)[None]
+    return model.each(x) if isinstance(model, Tabular) else stack(x)
 
 
 def model_columns(points: Dataset, standardize: bool) -> Columns | None:

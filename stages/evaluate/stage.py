@@ -12,12 +12,13 @@ from torch import Tensor
 
 from stages import dataset
 from stages.dataset import Dataset
+from stages.ensemble import width
 from stages.evaluate.baselines import Model, least_squares, mean_of, predictions
 from stages.evaluate.metrics import Errors, errors_of
 from stages.evaluate.predictions import keep_rows, predict, predict_alike, write_predictions
 from stages.evaluate.warnings import comparisons, few_rows, leaks
 from stages.models import Blueprint, restore_net, restore_params
-from stages.network import Network, width
+from stages.network import Network
 from stages.runtime import files
 from stages.runtime.chunks import rows_at_a_time
 from stages.runtime.errors import UserError, counted

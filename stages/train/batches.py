@@ -4,39 +4,58 @@ A batch is what one step averages over. It is computed in micro-batches, whose g
 bounds the memory, keeps the caches warm, and sums more exactly than one giant batch does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from stages.runtime.chunks import FITTING_VALUES, rows_at_a_time
+from stages.runtime.seeds import mixed
 from stages.train.ranks import Ranks
 
 
 class MicroBatch(NamedTuple):
     """Points whose gradient is computed together."""
 
-    x: Tensor  # (k, n_feature)
-    y: Tensor  # (k, n_output)
+    x: Tensor  # (k, n_feature), or (networks, k, n_feature) where the networks learn from different points
+    y: Tensor  # (k, n_output) or (networks, k, n_output)
     fraction_of_batch: float  # k divided by the number of points in the batch, over all ranks
 
 
 class Batch(NamedTuple):
     """A rank's share of the points that one step averages over."""
 
-    micro_batches: list[MicroBatch]
+    micro_batches: Iterable[MicroBatch]
     fraction_of_epoch: float  # points in the batch divided by points in the epoch, over all ranks
 
 
-class Batches:
-    """The points x, (n, n_feature), and y, (n, n_output), cut into the batches of each epoch."""
+class Points(NamedTuple):
+    """The points that networks learn from: all that there are, or for each network some of them."""
 
-    def __init__(self, x: Tensor, y: Tensor, size: int | None, micro_size: int, ranks: Ranks, seed: int) -> None:
-        self.x, self.y, self.size, self.micro_size, self.ranks, self.seed = x, y, size, micro_size, ranks, seed
-        self.share_of_all = self.share(x, y)  # this rank's share of all points, in their order
+    x: Tensor  # (rows, n_feature)
+    y: Tensor  # (rows, n_output)
+    n: int  # that a network learns from
+    rows: Callable[[Tensor], Tensor] | None = None  # positions, (k,) or (networks, k), to rows, (networks, k); of some
+
+    def at(self, positions: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Return x and y at these positions, int (k,) or (networks, k): (k, …) or, for each, (networks, k, …)."""
+        if isinstance(positions, slice):
+            if not self.rows:
+                return self.x[positions], self.y[positions]
+            positions = torch.arange(positions.start, positions.stop, device=self.x.device)
+        rows = self.rows(positions) if self.rows else positions
+        return _rows_of(self.x, rows), _rows_of(self.y, rows)
+
+
+class Batches:
+    """Points, cut into the batches of each epoch; each network has an order of its own."""
+
+    def __init__(self, points: Points, size: int | None, micro_size: int, ranks: Ranks, seeds: Sequence[int]) -> None:
+        self.points, self.size, self.micro_size, self.ranks, self.seeds = points, size, micro_size, ranks, seeds
+        self.share_of_all = self._share(points.at, points.n)  # this rank's share of all points, in their order
 
     def epoch(self, epoch: int, skip: int = 0, *, seeded: bool = False) -> Iterator[Batch]:
         """Yield the batches of an epoch: all points as one, or shuffled in an order that depends only on (seed, epoch).
@@ -47,12 +66,12 @@ class Batches:
         batches = iter([self.share_of_all][skip:]) if self.size is None else self._shuffled(self.size, epoch, skip)
         for step, batch in enumerate(batches, start=skip):
             if seeded:
-                torch.manual_seed(mixed(self.seed, epoch, step, self.ranks.rank))
+                torch.manual_seed(mixed(self.seeds[0], epoch, step, self.ranks.rank))
             yield batch
 
     def _shuffled(self, size: int, epoch: int, skip: int) -> Iterator[Batch]:
         for some_x, some_y in self.picks(size, epoch, skip):
-            for x, y in zip(some_x.split(size), some_y.split(size), strict=True):
+            for x, y in zip(some_x.split(size, dim=-2), some_y.split(size, dim=-2), strict=True):
                 yield self.share(x, y)
 
     def picks(self, size: int, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -60,24 +79,43 @@ class Batches:
 
         Each item holds as many whole batches as fit a micro-batch, but at least one: picking them at once is faster.
         """
-        generator = torch.Generator().manual_seed(mixed(self.seed, epoch))
-        order = torch.randperm(len(self.x), generator=generator).to(self.x.device)
+        dtype = torch.int32 if self.points.n < 1 << 31 else torch.int64  # draws the same numbers, in half the memory
+        orders = []
+        for seed in self.seeds:
+            generator = torch.Generator().manual_seed(mixed(seed, epoch))
+            orders.append(torch.randperm(self.points.n, generator=generator, dtype=dtype))
+        order = torch.stack(orders) if len(orders) > 1 else orders[0]  # (networks, n) or (n,)
+        order = order.to(self.points.x.device)
         step = size * max(1, self.micro_size // size)
-        for first in range(skip * size, len(order), step):
-            rows = order[first : first + step]
-            yield _rows_of(self.x, rows), _rows_of(self.y, rows)
+        for first in range(skip * size, self.points.n, step):
+            yield self.points.at(order[..., first : first + step])
 
     def share(self, x: Tensor, y: Tensor) -> Batch:
         """Return this rank's share of a batch of points, in micro-batches."""
-        share = self.ranks.share(len(x))
+        return self._share(lambda cut: (x[..., cut, :], y[..., cut, :]), x.shape[-2])
+
+    def _share(self, at: Callable[[slice], tuple[Tensor, Tensor]], n: int) -> Batch:
+        share = self.ranks.share(n)
         rows = share.stop - share.start
         parts = -(-rows // self.micro_size)  # rounded up; of nearly equal size
         edges = [share.start + rows * part // max(1, parts) for part in range(parts + 1)]
-        cuts = [slice(start, stop) for start, stop in pairwise(edges)]
-        micro_batches = [MicroBatch(x[cut], y[cut], (cut.stop - cut.start) / len(x)) for cut in cuts]
-        if not micro_batches:  # more ranks than points: one that counts for nothing keeps this rank in step
-            micro_batches = [MicroBatch(x[:1], y[:1], 0.0)]
-        return Batch(micro_batches, len(x) / len(self.x))
+        cuts = [(slice(start, stop), (stop - start) / n) for start, stop in pairwise(edges)]
+        # More ranks than points: a point that counts for nothing keeps this rank in step.
+        micro_batches: Iterable[MicroBatch] = _Cut(at, cuts or [(slice(0, 1), 0.0)])
+        if len(cuts) < 2 or not self.points.rows:
+            micro_batches = list(micro_batches)
+        return Batch(micro_batches, n / self.points.n)
+
+
+@dataclass
+class _Cut:
+    """Micro-batches that are copied out of the points when it is their turn, so that one is in memory at a time."""
+
+    at: Callable[[slice], tuple[Tensor, Tensor]]
+    cuts: list[tuple[slice, float]]
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return (MicroBatch(*self.at(cut), fraction) for cut, fraction in self.cuts)
 
 
 def _rows_of(values: Tensor, rows: Tensor) -> Tensor:
@@ -85,11 +123,6 @@ def _rows_of(values: Tensor, rows: Tensor) -> Tensor:
     if values.device.type != "cpu":
         return values[rows]
     return torch.from_numpy(values.numpy().take(rows.numpy(), axis=0))
-
-
-def mixed(*numbers: int) -> int:
-    """Return a 32-bit seed mixed from the numbers; torch's CPU generator reads no more bits than that."""
-    return np.random.SeedSequence(numbers).generate_state(1).item()
 
 
 def fitting_micro_size(device: torch.device, width: int) -> int:

@@ -7,9 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from stages.ensemble import Stack, seeds_of
+from stages.models import Blueprint
 from stages.network import predict
-from stages.runtime.errors import UserError, counted
+from stages.runtime.errors import UserError, counted, one_line
 from stages.train.batches import Batches
+
+POINTS = 16  # that networks side by side must predict as each alone does
 
 
 class Demands(NamedTuple):
@@ -49,11 +53,33 @@ def examine(net: nn.Module, x: Tensor, y: Tensor) -> Demands:
     return Demands(tuple(whole_batches), seeds=not torch.equal(generator, torch.get_rng_state()))
 
 
+def ensure_independent(stack: Stack, one: Blueprint, seed: int, x: Tensor, demands: Demands) -> None:
+    """Raise UserError unless networks side by side predict what each predicts alone, for the first of the points x.
+
+    x: (n, n_feature); one: the blueprint of one of the networks; seed: that of the first.
+    """
+    if demands.whole_batches:
+        raise UserError(
+            f"params.yaml: train.networks: must be 1, since {demands.whole_batches[0]} computes with whole batches"
+        )
+    x = x[:POINTS]
+    alone = torch.stack([predict(one.build(own), x) for own in seeds_of(seed, stack.networks)])
+    try:
+        together = predict(stack, x)
+    except Exception as error:  # vmap refuses in many ways
+        why = one_line(error)
+    else:
+        if torch.allclose(alone, together, rtol=1e-3, atol=1e-5):  # roundings differ
+            return
+        why = "they predict otherwise than each alone"
+    raise UserError(f"params.yaml: train.networks: must be 1, since networks like this cannot be stacked: {why}")
+
+
 def ensure_whole_batches(demands: Demands, batches: Batches) -> None:
     """Raise UserError if layers demand whole batches, of two points at least, and would not get them."""
     if not demands.whole_batches:
         return
-    layer, n = demands.whole_batches[0], len(batches.x)
+    layer, n = demands.whole_batches[0], batches.points.n
     size = min(batches.size or n, n)
     if batches.ranks.size > 1:
         raise UserError(f"params.yaml: train.launcher: must start one rank, since {layer} computes with whole batches")

@@ -16,7 +16,7 @@ SMALL_WORK = 1 << 20  # points times parameters: below this, several cores are s
 def on_all_ranks(net: nn.Module, loss_function: LossFunction, ranks: Ranks) -> Everywhere:
     """Return a function that calls a Compute for each micro-batch of a batch, on all ranks.
 
-    It returns the weighted sum of the losses, a scalar on the device: the mean over the batch. It raises UserError if
+    It returns the weighted sum of the losses, on the device: the mean over the batch. It raises UserError if
     another rank is gone.
     """
 
@@ -41,7 +41,8 @@ def weighted(loss_function: LossFunction, weight: float) -> LossFunction:
 def enough_cores(net: nn.Module, batches: Batches) -> Iterator[None]:
     """In the block, let torch's operations use one core if a micro-batch is little work, else all that they may use."""
     cores = torch.get_num_threads()
-    rows = min(batches.size or len(batches.x), len(batches.x), batches.micro_size)
+    n = batches.points.n
+    rows = min(batches.size or n, n, batches.micro_size)
     if rows * sum(values.numel() for values in net.parameters()) < SMALL_WORK:
         torch.set_num_threads(1)
     try:

@@ -32,7 +32,7 @@ class Ranks(NamedTuple):
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def all_reduce(self, loss: Tensor, parameters: Iterable[Parameter]) -> Tensor:
-        """Sum the parameters' gradients, in place, and the loss, a scalar, over all ranks; return that sum of losses.
+        """Sum the parameters' gradients, in place, and the loss over all ranks; return that sum of losses.
 
         Raises UserError if another rank has failed.
         """
@@ -45,10 +45,10 @@ class Ranks(NamedTuple):
         summed = torch.cat([part.reshape(-1) for part in parts])
         with exchange():
             dist.all_reduce(summed)
-        loss, has_gradient, *sums = summed.split([part.numel() for part in parts])
+        total, has_gradient, *sums = summed.split([part.numel() for part in parts])
         for parameter, ranks, gradient in zip(trained, has_gradient.tolist(), sums, strict=True):
             parameter.grad = gradient.view_as(parameter) if ranks else None  # None where no rank has one
-        return loss.view(())
+        return total.view_as(loss)
 
     def broadcast(self, data: bytes) -> bytes:
         """Return rank 0's data on every rank. Raises UserError if another rank has failed."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.dataset import Dataset
+from stages.folds import Folds, not_among
 from stages.history import Snapshots
 from stages.network import predict
 from stages.runtime.errors import UserError
@@ -17,10 +18,29 @@ SNAPSHOT_ROWS = 1000  # the pictures show at most this many training points
 PENDING_LOSSES = 32  # kept as separate tensors before they are stored together
 
 
-def snapshot_points(points: Dataset) -> Dataset:
-    """Return the points whose predictions a snapshot holds: at most SNAPSHOT_ROWS, evenly spread, as copies."""
-    rows = evenly_spread(len(points.x), SNAPSHOT_ROWS)
+def snapshot_points(points: Dataset, folds: Folds) -> Dataset:
+    """Return the points whose predictions a snapshot holds: at most SNAPSHOT_ROWS, evenly spread, as copies.
+
+    They are among those that one network learns from, or among all, if there are several.
+    """
+    several = folds.networks > 1
+    rows = torch.tensor(evenly_spread(folds.rows if several else folds.rows - folds.size, SNAPSHOT_ROWS))
+    if folds.size and not several:
+        rows = not_among(folds.held_back(), rows)[0]
     return points._replace(x=points.x[rows], y=points.y[rows])
+
+
+def mean_of_networks(losses: Tensor) -> Tensor:
+    """Return losses, (k,) of one network or (k, networks), as one for all, (k,)."""
+    return losses.mean(dim=1) if losses.ndim > 1 else losses
+
+
+def mean_and_spread(name: str, losses: Tensor) -> dict[str, list[float]]:
+    """Return a column of loss.csv and, of several networks, (k, networks), their mean and standard deviation."""
+    columns = {name: mean_of_networks(losses).tolist()}
+    if losses.ndim > 1:
+        columns[f"{name}_std"] = losses.std(dim=1).tolist()
+    return columns
 
 
 class Record:
@@ -30,17 +50,18 @@ class Record:
     that malloc reuses for micro-batches, and the process would grow and grow.
     """
 
-    def __init__(self, x: Tensor, n_output: int, epochs: int, snapshot_every: int) -> None:
+    def __init__(self, x: Tensor, n_output: int, epochs: int, snapshot_every: int, networks: int = 1) -> None:
         """Record up to `epochs` epochs; snapshots hold the predictions for x, (m, n_feature), on the device."""
         self.x = x
         self.epochs, self.snapshot_every = epochs, snapshot_every
         snapshots = -(-epochs // snapshot_every) + 1  # rounded up, and one after the last epoch
-        self.predictions = x.new_empty(snapshots, len(x), n_output)  # (k, m, n_output)
+        each = () if networks == 1 else (networks,)  # a loss and predictions of each network
+        self.predictions = x.new_empty(snapshots, *each, len(x), n_output)  # (k, m, n_output)
         self.snapshots_taken = 0
-        self.losses = x.new_empty(epochs + 1)  # of each epoch, and of the one in progress, or after the last
+        self.losses = x.new_empty(epochs + 1, *each)  # of each epoch, and of the one in progress, or after the last
         self.columns: dict[str, list[float]] = {}  # the other columns of loss.csv, a value for each ended epoch
         self.pending: list[Tensor] = []  # losses of the latest epochs that are not in self.losses yet
-        self.zero = x.new_zeros(())
+        self.zero = x.new_zeros(each)
         self.epoch_loss = self.zero  # of the current epoch, so far
         self.steps = 0  # in the current epoch
         self.epoch = 0  # the current epoch, counted from 0
@@ -59,13 +80,14 @@ class Record:
         self.epoch += len(losses)
 
     def add(self, loss: Tensor, fraction: float, steps: int = 1) -> None:
-        """Record steps of the current epoch: their mean loss, a scalar, over this fraction of the epoch's points.
+        """Record steps of the current epoch: their mean loss, a scalar or (networks,), over a fraction of its points.
 
         Raises UserError if the very first loss is not finite: that cannot be the learning rate's fault.
         """
-        if self.epoch == self.steps == 0 and not loss.isfinite():
+        if self.epoch == self.steps == 0 and not loss.isfinite().all():
             raise UserError(
-                f"the loss is {loss.item()} before the first step: set network.standardize to true, or scale the data"
+                f"the loss is {loss.mean().item()} before the first step: set network.standardize to true, or "
+                "scale the data"
             )
         self.epoch_loss = loss if fraction == 1 else torch.add(self.epoch_loss, loss, alpha=fraction)
         self.steps += steps
@@ -97,7 +119,7 @@ class Record:
     def settle(self) -> None:
         """Fetch all losses so far and check them. Raises UserError at the first that is not finite."""
         self._store()
-        losses = self.losses[self.settled : self.epoch + 1].tolist()
+        losses = mean_of_networks(self.losses[self.settled : self.epoch + 1]).tolist()
         for epoch, loss in enumerate(losses, start=self.settled):
             if not math.isfinite(loss):
                 raise UserError(f"the loss is {loss} at epoch {epoch}: lower train.learning_rate")
@@ -107,15 +129,17 @@ class Record:
 
     def curves(self) -> dict[str, list[float]]:
         """Return the columns of loss.csv: loss, the mean of each epoch's losses before its steps, and the others."""
-        return {"loss": self.losses[: self.epoch].tolist(), **self.columns}
+        return {**mean_and_spread("loss", self.losses[: self.epoch]), **self.columns}
 
     def snapshots(self, shown: Dataset) -> Snapshots:
         """Return the snapshots, each with the loss of the epoch that begins with it; `shown`: the points, on CPU."""
         epochs = np.arange(self.snapshots_taken) * self.snapshot_every  # int64 (k,)
         epochs[-1] = self.epoch
-        losses = self.losses.cpu().numpy()[epochs].astype(np.float64)
-        predictions = self._taken().cpu().numpy()
-        return Snapshots(epochs, losses, shown.x.numpy(), shown.y.numpy(), predictions, shown.columns)
+        losses = mean_of_networks(self.losses).cpu().numpy()[epochs].astype(np.float64)
+        predictions = self._taken().cpu()
+        each = predictions.numpy() if predictions.ndim > 3 else None
+        mean = predictions.mean(dim=1) if predictions.ndim > 3 else predictions
+        return Snapshots(epochs, losses, shown.x.numpy(), shown.y.numpy(), mean.numpy(), each, columns=shown.columns)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is recorded so far, settled, for `load_state_dict`."""

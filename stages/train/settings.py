@@ -4,9 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from stages.ensemble import MOST_NETWORKS
 from stages.runtime.params import Exact, PointCount, Section, must_be
 from stages.train.optim import OptimizerName, OptimizerOptions, Options, ScheduleName, options_in_full
 
+NOT_ELEMENTWISE = ("Adafactor", "LBFGS", "Muon", "ReduceLROnPlateau")  # they look at all parameters or losses at once
 Epochs = Annotated[int, Field(gt=0, lt=2**31)]
 
 
@@ -17,6 +19,7 @@ class Train(Section):
     device: Annotated[
         str, Field(pattern=r"^(cpu|cuda(:[0-9]{1,4})?|mps|auto)$"), must_be("cpu, cuda, cuda:N, mps or auto")
     ]
+    networks: Annotated[int, Field(gt=0, le=MOST_NETWORKS)] = 1
     epochs: Epochs
     batch_size: PointCount | None
     micro_batch_size: PointCount | None
@@ -31,6 +34,13 @@ class Train(Section):
     patience: Epochs | None = None
     snapshot_every: Epochs
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+
+    @field_validator("optimizer", "schedule")
+    @classmethod
+    def _for_several_networks(cls, name: str | None, info: ValidationInfo) -> str | None:
+        if name in NOT_ELEMENTWISE and info.data.get("networks", 1) > 1:
+            raise ValueError("must be another one while train.networks is above 1: it would mix the networks")
+        return name
 
     @field_validator("schedule_options")
     @classmethod

@@ -3,11 +3,12 @@
 data/train.pt → data/net.pkl (the whole module), data/net_params.pkl (its state dict), data/loss.csv, data/history.npz.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages import dataset, history, models, network
-from stages.dataset import Dataset
+from stages import dataset, history, models
+from stages.ensemble import Ensemble, Stack, seeds_of, width
 from stages.history import Snapshots
 from stages.models import Blueprint
 from stages.network import Network
@@ -18,6 +19,7 @@ from stages.train import checkpoint, layers
 from stages.train.batches import Batches, fitting_micro_size
 from stages.train.checkpoint import Checkpoint
 from stages.train.device import choose_device
+from stages.train.held_out import measure_held_out
 from stages.train.layers import Demands
 from stages.train.ranks import Ranks, joined
 from stages.train.record import Record, snapshot_points
@@ -25,7 +27,7 @@ from stages.train.restorable import require_restorable
 from stages.train.settings import Train
 from stages.train.summary import summary
 from stages.train.training import train
-from stages.train.validation import hold_back
+from stages.train.validation import folds_of, hold_back
 
 CHECKED_POINTS = 16  # that the network predicts before training, restored both ways and in each style
 
@@ -37,12 +39,10 @@ class Params(StageParams):
     train: Train
 
 
-def standardize_(model: Tabular, points: Dataset, held_back: Dataset | None) -> None:
-    """Store the means and deviations of the points' columns in the model, and standardize all points in place."""
-    model.fit(points.x, points.y)
-    model.standardize_(points.x, points.y)
-    if held_back:
-        model.standardize_(held_back.x, held_back.y)
+def innermost(model: nn.Module) -> nn.Module:
+    """Return the part of a model that is trained: the network, or the networks side by side."""
+    net = model.net if isinstance(model, Tabular) else model
+    return net.networks if isinstance(net, Ensemble) else net
 
 
 def in_units_of_network(x: Tensor, model: nn.Module) -> Tensor:
@@ -54,8 +54,14 @@ def in_original_units(snapshots: Snapshots, model: nn.Module) -> Snapshots:
     """Return the snapshots with their predictions, which are in the units of the network, in the original ones."""
     if not isinstance(model, Tabular):
         return snapshots
-    predictions = model.unstandardize(torch.from_numpy(snapshots.predictions)).numpy()
-    return snapshots._replace(predictions=predictions)
+
+    def unstandardized(values: np.ndarray) -> np.ndarray:
+        return model.unstandardize(torch.from_numpy(values)).numpy()
+
+    snapshots = snapshots._replace(predictions=unstandardized(snapshots.predictions))
+    if snapshots.networks is not None:
+        snapshots = snapshots._replace(networks=unstandardized(snapshots.networks))
+    return snapshots
 
 
 def micro_batch_size(settings: Train, demands: Demands, points: int, fitting: int) -> int:
@@ -69,36 +75,40 @@ def run(params: Params) -> str:
     """Read the points, train, write the network both ways and the record of its training; return how well it went."""
     settings = params.train
     device = choose_device(settings.device)
-    points, held_back = hold_back(dataset.read("data/train.pt"), settings.validation_fraction, settings.seed)
-    blueprint = Blueprint.of(points, params.network)
+    points = dataset.read("data/train.pt")
+    folds = folds_of(len(points.x), settings.validation_fraction, settings.networks, settings.seed)
+    blueprint = Blueprint.of(points, params.network, settings.networks)
     model = blueprint.build(settings.seed)
-    net = model.net if isinstance(model, Tabular) else model
-    shown = snapshot_points(points)
+    net = innermost(model)
+    shown = snapshot_points(points, folds)
     if isinstance(model, Tabular) and params.network.standardize:
-        standardize_(model, points, held_back)
+        model.fit(points.x, points.y)
+        model.standardize_(points.x, points.y)
 
     with joined(device) as ranks:
-        demands = layers.examine(net, points.x, points.y)
+        demands = layers.examine(blueprint.of_one().build(settings.seed), points.x, points.y)
+        if isinstance(net, Stack):
+            layers.ensure_independent(net, blueprint.of_one(), settings.seed, points.x, demands)
         require_restorable(model, blueprint, shown.x[evenly_spread(len(shown.x), CHECKED_POINTS)])
-        micro_size = micro_batch_size(settings, demands, len(points.x), fitting_micro_size(device, network.width(net)))
-
-        def batches_of(part: Dataset, size: int | None) -> Batches:
-            return Batches(part.x.to(device), part.y.to(device), size, micro_size, ranks, settings.seed)
-
-        batches = batches_of(points, settings.batch_size)
-        validation = held_back and batches_of(held_back, None)
+        training, held_back = hold_back(points.x.to(device), points.y.to(device), folds)
+        points = points._replace(x=training.x.cpu(), y=training.y.cpu())
+        micro_size = micro_batch_size(settings, demands, training.n, fitting_micro_size(device, width(net)))
+        seeds = seeds_of(settings.seed, settings.networks)
+        batches = Batches(training, settings.batch_size, micro_size, ranks, seeds)
+        validation = held_back and Batches(held_back, None, micro_size, ranks, seeds)
         layers.ensure_whole_batches(demands, batches)
         x = in_units_of_network(shown.x, model).to(device)
-        record = Record(x, points.y.shape[1], settings.epochs, settings.snapshot_every)
+        record = Record(x, points.y.shape[1], settings.epochs, settings.snapshot_every, settings.networks)
         train(net.to(device), batches, validation, settings, record, new_checkpoint(params, ranks), demands)
     if ranks.rank > 0:
         return ""
 
+    half_widths = measure_held_out(model.cpu(), points, folds)
     curves, snapshots = record.curves(), in_original_units(record.snapshots(shown), model)
-    models.save_net("data/net.pkl", model.cpu())
+    models.save_net("data/net.pkl", model)
     models.save_params("data/net_params.pkl", model)
     history.write_losses("data/loss.csv", curves)
-    history.write_snapshots("data/history.npz", snapshots)
+    history.write_snapshots("data/history.npz", snapshots._replace(half_widths=half_widths))
     outcome = summary(
         curves, snapshots.losses[-1], settings.loss, points, held_back, model, standardize=params.network.standardize
     )

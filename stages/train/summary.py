@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from stages.dataset import Dataset
+from stages.ensemble import networks_of
 from stages.runtime.chunks import rows_at_a_time
 from stages.runtime.errors import counted
 from stages.tabular import Tabular, mean_and_deviation
+from stages.train.batches import Points
 
 LEARNED = 0.9999  # times the loss of predicting the mean: above that a network has learned nothing but the mean
 ROSE = 1.1  # times the loss before the first step: above that the steps were too long
@@ -18,7 +20,7 @@ def summary(
     final: float,
     loss_name: str,
     points: Dataset,
-    held_back: Dataset | None,
+    held_back: Points | None,
     model: nn.Module,
     *,
     standardize: bool,
@@ -36,10 +38,12 @@ def summary(
         losses = curves["validation_loss"]
         loss = min(losses)
         text = f"lowest validation loss {loss:.4g} at epoch {losses.index(loss)} of {len(losses)}"
+    if stack := networks_of(model):
+        text += f", mean of {stack.networks} networks"
     ratio = over_noise_floor(loss, points, model) if loss_name == "MSELoss" else None
     if ratio is not None:
         text += f", {ratio:.4g} times the noise floor"
-    of_mean = loss_of_mean(loss_name, points.y, (held_back or points).y)
+    of_mean = loss_of_mean(loss_name, points.y, (held_back or points).y.cpu())
     if loss > LEARNED * of_mean > 0:
         text += f"; no better than predicting the mean, whose loss is {of_mean:.4g}: "
         if max(final, max(curves["loss"])) > ROSE * curves["loss"][0]:

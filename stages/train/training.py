@@ -10,10 +10,11 @@ from stages.train.batches import Batches, keep_freed_memory
 from stages.train.checkpoint import Checkpoint
 from stages.train.layers import Demands
 from stages.train.loop import Everywhere
+from stages.train.loss import new_loss
 from stages.train.optim import Schedule, new_optimizer, rehearse
 from stages.train.parallel import enough_cores, on_all_ranks
 from stages.train.progress import progress
-from stages.train.record import Record
+from stages.train.record import Record, mean_and_spread
 from stages.train.settings import Train
 from stages.train.steps import EagerSteps, Steps
 from stages.train.validation import Validation, mean_loss
@@ -37,7 +38,7 @@ def train(
     asks to stop.
     """
     keep_freed_memory()
-    loss_function = getattr(nn, settings.loss)()
+    loss_function = new_loss(settings.loss, several=settings.networks > 1)
     everywhere = on_all_ranks(net, loss_function, batches.ranks)
     training = prepare(net, batches, held_back, settings, loss_function, record)
 
@@ -97,7 +98,8 @@ class Training:
         """Measure the validation loss, set the next learning rate, and record both with the epoch's loss."""
         columns: dict[str, float] = {}  # of loss.csv, besides the loss
         if self.validation:
-            columns["validation_loss"] = self.validation.measure(everywhere, self.record.epoch)
+            losses = self.validation.measure(everywhere, self.record.epoch)
+            columns |= {name: value for name, [value] in mean_and_spread("validation_loss", losses[None]).items()}
         if self.schedule or self.validation:
             columns["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         if self.schedule:
@@ -119,7 +121,7 @@ def prepare(
 ) -> Training:
     """Return what the training starts from, after a rehearsal of the optimizer and the schedule on a copy."""
     arguments = settings.optimizer, net, settings.learning_rate, settings.optimizer_options.given()
-    spare = rehearse(*arguments, loss_function, batches.x[:2], batches.y[:2])
+    spare = rehearse(*arguments, loss_function, batches.points.x[:2], batches.points.y[:2])
     optimizer = new_optimizer(*arguments)
     schedule = validation = None
     if settings.schedule:
@@ -127,5 +129,5 @@ def prepare(
         Schedule(*plan, spare).rehearse(settings.epochs)
         schedule = Schedule(*plan, optimizer)
     if held_back:
-        validation = Validation(net, held_back.share_of_all, settings.patience)
+        validation = Validation(net, held_back.share_of_all, settings.patience, settings.networks)
     return Training(net, optimizer, record, schedule, validation)

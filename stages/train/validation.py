@@ -8,63 +8,80 @@ import torch
 from torch import Tensor, nn
 
 from stages import network
-from stages.dataset import Dataset
+from stages.folds import Folds, not_among
 from stages.runtime.errors import UserError, counted
-from stages.train.batches import Batch, mixed
+from stages.train.batches import Batch, Points
 from stages.train.loop import Everywhere, LossFunction
 
-SPLIT = 1 << 31  # mixed into the seed where others mix in the number of an epoch, which is always less
 
+def folds_of(rows: int, fraction: float, networks: int, seed: int) -> Folds:
+    """Return how many of the training rows each network holds back, and by which seed.
 
-def hold_back(points: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset | None]:
-    """Return the points to train on and those held back, both in their original order; none held back if fraction is 0.
-
-    The choice depends only on (number of points, fraction, seed). Raises UserError if either would be empty.
+    Raises UserError if it would hold back or keep none, though the fraction is above 0.
     """
-    if fraction == 0:
-        return points, None
-    n = len(points.x)
-    held_back = round(n * fraction)
-    if not 0 < held_back < n:
+    folds = Folds(rows, round(rows * fraction), networks, seed)
+    if fraction > 0 and not 0 < folds.size < rows:
         raise UserError(
-            f"params.yaml: train.validation_fraction: must hold back at least one of {counted(n, 'point')} and leave "
-            f"at least one to train on, got {fraction}"
+            f"params.yaml: train.validation_fraction: must hold back at least one of {counted(rows, 'point')} and "
+            f"leave at least one to train on, got {fraction}"
         )
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(mixed(seed, SPLIT)))
-    return _at(points, order[held_back:].sort().values), _at(points, order[:held_back].sort().values)
+    return folds
 
 
-def _at(points: Dataset, rows: Tensor) -> Dataset:
-    return points._replace(x=points.x[rows], y=points.y[rows])
+def hold_back(x: Tensor, y: Tensor, folds: Folds) -> tuple[Points, Points | None]:
+    """Return the points to train on and those held back, both in their original order; None if none are held back.
+
+    One network gets copies; of several, each picks its own points out of x, (n, n_feature), and y, (n, n_output).
+    """
+    if not folds.size:
+        return Points(x, y, folds.rows), None
+    held_back = folds.held_back().to(x.device)  # (networks, h)
+    kept = folds.rows - folds.size
+    if folds.networks == 1:
+        rows = not_among(held_back, torch.arange(kept, device=x.device))[0]
+        return Points(x[rows], y[rows], kept), Points(x[held_back[0]], y[held_back[0]], folds.size)
+    return (
+        Points(x, y, kept, lambda positions: not_among(held_back, positions)),
+        Points(x, y, folds.size, lambda positions: held_back[:, positions]),
+    )
 
 
 class Validation:
-    """The loss at the points held back, and the weights of the first epoch that had the lowest."""
+    """The loss at the points held back, and the weights of the first epoch that had the lowest: each network's own."""
 
-    def __init__(self, net: nn.Module, batch: Batch, patience: int | None) -> None:
+    def __init__(self, net: nn.Module, batch: Batch, patience: int | None, networks: int) -> None:
         self.net, self.batch, self.patience = net, batch, patience
         self.best = copy.deepcopy(net)
-        self.lowest = math.inf
-        self.epochs_since = 0  # since the lowest loss
+        self.lowest = [math.inf] * networks
+        self.epochs_since = [0] * networks  # since the lowest loss
 
-    def measure(self, everywhere: Everywhere, epoch: int) -> float:
-        """Return the loss after this epoch; keep the weights if it is the lowest so far.
+    def measure(self, everywhere: Everywhere, epoch: int) -> Tensor:
+        """Return the loss after this epoch, a scalar or (networks,); keep the weights of each that has its lowest.
 
-        Raises UserError if it is not finite.
+        Raises UserError if a loss is not finite.
         """
-        loss = everywhere(mean_loss, self.batch).item()
-        if not math.isfinite(loss):
+        loss = everywhere(mean_loss, self.batch).cpu()
+        if not loss.isfinite().all():
             cure = "lower train.learning_rate, or look for extreme values in the data"
-            raise UserError(f"the validation loss is {loss} at epoch {epoch}: {cure}")
-        self.epochs_since += 1
-        if loss < self.lowest:
-            self.lowest, self.epochs_since = loss, 0
+            raise UserError(f"the validation loss is {loss.mean().item()} at epoch {epoch}: {cure}")
+        better = []
+        for index, own in enumerate(loss.reshape(-1).tolist()):
+            if self.epochs_since[index] == self.patience:
+                continue
+            self.epochs_since[index] += 1
+            if own < self.lowest[index]:
+                self.lowest[index], self.epochs_since[index] = own, 0
+                better.append(index)
+        if len(better) == loss.numel():
             self.best.load_state_dict(self.net.state_dict())
+        elif better:
+            for best, now in zip(self.best.state_dict().values(), self.net.state_dict().values(), strict=True):
+                best[better] = now[better]
         return loss
 
     def patience_is_over(self) -> bool:
-        """Return whether `patience` epochs have passed since the lowest loss."""
-        return self.epochs_since == self.patience
+        """Return whether `patience` epochs have passed since the lowest loss of each network."""
+        return all(epochs == self.patience for epochs in self.epochs_since)
 
     def restore_best(self) -> None:
         """Load the weights that had the lowest loss into the network."""
@@ -79,10 +96,11 @@ class Validation:
         if not all(values.isfinite().all() for values in state["best"].values()):
             raise ValueError("weights must be finite")
         self.best.load_state_dict(state["best"])
-        self.lowest, self.epochs_since = float(state["lowest"]), int(state["epochs_since"])
+        self.lowest = [float(loss) for loss in state["lowest"]]
+        self.epochs_since = [int(epochs) for epochs in state["epochs_since"]]
 
 
 @torch.no_grad()
 def mean_loss(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
-    """Return the loss at x, (n, n_feature), and y, (n, n_output), a scalar, in evaluation mode; compute no gradient."""
+    """Return the loss at x, (n, n_feature), and y, (n, n_output), in evaluation mode; compute no gradient."""
     return loss_function(network.predict(net, x), y)

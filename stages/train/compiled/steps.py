@@ -47,14 +47,14 @@ class CompiledSteps:
     ) -> None:
         _refuse(demands, optimizer, batches)
         self.net, self.optimizer, self.loss_function, self.batches = net, optimizer, loss_function, batches
-        self.size = min(batches.size or len(batches.x), len(batches.x))  # points in a batch
+        self.size = min(batches.size or batches.points.n, batches.points.n)  # points in a batch
         self.parts = -(-self.size // batches.micro_size)  # micro-batches in a batch, rounded up
         self.rows = -(-self.size // self.parts)  # points in a micro-batch
         self.most_steps = min(MOST_STEPS, max(1, WORK // (self.rows * sum(map(Tensor.numel, net.parameters())))))
         self.vectors: Vectors | None = None  # once the first step has created the optimizer's state
         self.tables: dict[int, list[Tensor]] = {}  # by number of points, made once: they are the same in every epoch
-        n = min(len(batches.x), max(2 * self.rows, min(COMPARED_POINTS, batches.micro_size)))
-        self.compared_x = batches.x[evenly_spread(len(batches.x), n)]
+        n = min(batches.points.n, max(2 * self.rows, min(COMPARED_POINTS, batches.micro_size)))
+        self.compared_x = batches.points.x[evenly_spread(batches.points.n, n)]
         self.taken, self.next_comparison = 0, FIRST_COMPARISON
         self._compile()
         # For a full batch the tables of as many epochs as fit in a call.
@@ -65,7 +65,7 @@ class CompiledSteps:
 
         The very first step is eager: it creates the optimizer's state.
         """
-        batches, n = self.batches, len(self.batches.x)
+        batches, n = self.batches, len(self.batches.points.x)
         epoch, skip = position
         if epoch == skip == 0:
             batch = next(batches.epoch(0))
@@ -74,7 +74,7 @@ class CompiledSteps:
         self.vectors = self.vectors or Vectors(self.net, self.optimizer, self.learning)
         if batches.size is None and skip == 0:
             tables = [table[: epochs * self.parts] for table in self.full]
-            losses = self._take(self.vectors, self.optimizer, tables, batches.x, batches.y)
+            losses = self._take(self.vectors, self.optimizer, tables, batches.points.x, batches.points.y)
             yield Taken(losses[-1], 1.0, 1, earlier_epochs=losses[:-1])
         elif batches.size:
             for x, y in batches.picks(batches.size, epoch, skip):
@@ -100,7 +100,7 @@ class CompiledSteps:
         The last batch may be smaller. If a batch has several micro-batches, the n points are one batch.
         """
         if n not in self.tables:
-            n_output = self.batches.y.shape[1]
+            n_output = self.batches.points.y.shape[1]
             self.tables[n] = cut(n, self.rows, n_output, one_batch=self.parts > 1)
         return self.tables[n]
 
@@ -134,10 +134,10 @@ class CompiledSteps:
         """Load or compile the library, and compare its steps with eager ones; if a kept one differs, compile again."""
         net, optimizer = copy.deepcopy((self.net, self.optimizer))
         few = slice(min(self.size, self.rows))
-        self._eager(net, optimizer, [self.batches.share(self.batches.x[few], self.batches.y[few])])
+        self._eager(net, optimizer, [self.batches.share(self.batches.points.x[few], self.batches.points.y[few])])
         self.learning = tuple(name for name, values in net.named_parameters() if values.grad is not None)
         vectors = Vectors(net, optimizer, self.learning)
-        widths = self.batches.x.shape[1], self.batches.y.shape[1]
+        widths = self.batches.points.x.shape[1], self.batches.points.y.shape[1]
         options = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
         name = type(optimizer).__name__
         recipe = Recipe(self.net, self.learning, self.loss_function, name, options, vectors.scalars, self.rows, *widths)
@@ -182,7 +182,7 @@ def _refuse_changed_options(optimizer: Optimizer) -> None:
 
 def _refuse(demands: Demands, optimizer: Optimizer, batches: Batches) -> None:
     """Raise UserError for what cannot be compiled."""
-    name, device = type(optimizer).__name__, batches.x.device.type
+    name, device = type(optimizer).__name__, batches.points.x.device.type
     why = ""
     if name not in OPTIMIZERS:
         why = f"with {name}: use eager, or one of {', '.join(OPTIMIZERS)}"
