@@ -1,0 +1,98 @@
+"""How far predictions of the test rows are from the truth, as a file (.csv): what comparing two trainings needs."""
+
+import csv
+import io
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from stages.runtime import files
+
+HEADER = ("part", "number", "target", "true", "error", "rmse", "mae")
+METRICS = ("rmse", "mae")
+
+
+class Residuals(NamedTuple):
+    """Errors of the mean prediction in k of the test rows, and metrics over all test rows."""
+
+    n: int  # test rows
+    table: str  # a digest of the table that they are from; "" for the lesson
+    targets: list[str]
+    rows: np.ndarray  # int64 (k,): which of the test rows, evenly spread, ascending
+    true: np.ndarray  # float64 (k, n_output)
+    errors: np.ndarray  # float64 (k, n_output): prediction - true
+    overall: dict[str, float]  # each of METRICS, over all test rows and targets
+    without: dict[str, np.ndarray]  # each of METRICS, with each network left out, float64 (networks,), or (0,) of one
+
+    def influence(self, metric: str) -> np.ndarray:
+        """Return by how much each of the k rows moves the metric, float64 (k,), by the delta method.
+
+        Over all n rows, the metric's variance is theirs divided by n.
+        """
+        value = self.overall[metric]
+        if metric == "mae":
+            return np.abs(self.errors).mean(axis=1) - value
+        return (np.square(self.errors).mean(axis=1) - value**2) / (2 * value) if value else np.zeros(len(self.errors))
+
+    def variance_of_rows(self, metric: str) -> float:
+        """Return the variance of the metric that comes from the choice of test rows; nan of a single row."""
+        influence = self.influence(metric)
+        return float(influence.var(ddof=1)) / self.n if len(influence) > 1 else math.nan
+
+    def variance_of_networks(self, metric: str) -> float:
+        """Return the variance of the metric that comes from the networks, by the jackknife; nan if there is one."""
+        without = self.without[metric]
+        networks = len(without)
+        return float(np.square(without - without.mean()).sum()) * (networks - 1) / networks if networks else math.nan
+
+
+def write(path: str, residuals: Residuals) -> None:
+    """Write the residuals as a CSV table: a line for the table, for all rows, for each row and target, each network."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, HEADER, lineterminator="\n")
+    table.writeheader()
+    table.writerow({"part": "table", "number": residuals.n, "target": residuals.table})
+    table.writerow({"part": "all rows", **{name: f"{value:.17g}" for name, value in residuals.overall.items()}})
+    for row, true, errors in zip(residuals.rows, residuals.true, residuals.errors, strict=True):
+        for target, *values in zip(residuals.targets, true, errors, strict=True):
+            numbers = dict(zip(("true", "error"), (f"{value:.9g}" for value in values), strict=True))
+            table.writerow({"part": "row", "number": row, "target": target, **numbers})
+    for number, metrics in enumerate(zip(*(residuals.without[name] for name in METRICS), strict=True)):
+        numbers = dict(zip(METRICS, (f"{value:.17g}" for value in metrics), strict=True))
+        table.writerow({"part": "without network", "number": number, **numbers})
+    with files.writing(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def parse(text: str) -> Residuals:
+    """Return the residuals in the text of a file that `write` wrote. Raises ValueError if it is another."""
+    lines = list(csv.DictReader(io.StringIO(text)))
+    by_part: dict[str, list[dict[str, str]]] = {}
+    for line in lines:
+        by_part.setdefault(line.get("part", ""), []).append(line)
+    try:
+        (table,), (overall,) = by_part["table"], by_part["all rows"]
+        rows, networks = by_part["row"], by_part.get("without network", [])
+        targets = list(dict.fromkeys(line["target"] for line in rows))
+        values = np.array([[float(line["true"]), float(line["error"])] for line in rows]).reshape(-1, len(targets), 2)
+        residuals = Residuals(
+            int(table["number"]),
+            table["target"],
+            targets,
+            np.array([int(line["number"]) for line in rows[:: len(targets)]]),
+            values[..., 0],
+            values[..., 1],
+            {name: float(overall[name]) for name in METRICS},
+            {name: np.array([float(line[name]) for line in networks]) for name in METRICS},
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not as this project writes it: {error}") from error
+    return residuals
+
+
+def read(path: str) -> Residuals:
+    """Return the residuals in a file. Raises UserError if it is missing or damaged."""
+    with files.reading(path, "a table of this project's errors"):
+        return parse(Path(path).read_text(encoding="utf-8"))
