@@ -14,6 +14,10 @@ from stages.folds import Folds
 from stages.runtime.seeds import mixed
 
 NETWORK = (1 << 31) + 1  # mixed into the seed for networks of their own: see SPLIT in folds.py
+NO_ERRORS = (
+    "needs a model that knows its errors in rows held back: set train.networks to 10 and train.validation_fraction to "
+    "0.1, then run `dvc repro`"
+)
 MOST_NETWORKS = 1000
 MOST_QUANTILES = 1000  # of the held-out errors, stored for each target
 ROUNDING = 1e-9  # of a level times a number of quantiles
@@ -129,12 +133,15 @@ class Ensemble(nn.Module):
         """Return the half-width of intervals around predictions, float32 (n_output,), in the units of the table.
 
         At least that share of the held-out errors is within it, counting one more row, the one to predict.
-        Raises ValueError where they are too few for this level.
+        Raises ValueError where there are none, or too few for this level.
         """
         quantiles = len(self.half_widths)
         number = math.ceil(level * (quantiles + 1) - ROUNDING)
+        if not quantiles:
+            raise ValueError(NO_ERRORS)
         if not 0 < number <= quantiles:
-            raise ValueError(f"must be above 0 and at most {quantiles / (quantiles + 1):.4g}, got {level:g}")
+            most = math.floor(1000 * quantiles / (quantiles + 1)) / 1000
+            raise ValueError(f"must be above 0 and at most {most:g}, by the number of rows held back, got {level:g}")
         return self.half_widths[number - 1]
 
 

@@ -1,14 +1,16 @@
 """Predict with a saved network from any table that has its features: `python -m stages.predict MODEL TABLE [-o FILE]`.
 
 MODEL is a net.pkl or a net_params.pkl, TABLE any table that `generate` could read, of any length. The predictions are
-written as CSV, with a column for each target, in the table's order. A row that cannot be predicted has empty values and
-makes the exit status 1. Stderr says what is unusual in the table. The kernels are the portable ones, so what is
-predicted does not depend on the machine.
+written as CSV, with a column for each target, in the table's order; with --interval 0.9 followed by the ends of an
+interval that held 90 % of the held-out errors. A row that cannot be predicted has empty values and makes the exit
+status 1. Stderr says what is unusual in the table. The kernels are the portable ones, so what is predicted does not
+depend on the machine.
 """
 
 import argparse
 import csv
 import io
+import math
 import os
 import re
 import sys
@@ -62,7 +64,7 @@ class Remarks:
             yield f"{subject} {what}, {in_rows(count, self.first_rows[column, what])}"
 
 
-def lines(model: str, table: str, encoding: str | None, remarks: Remarks) -> Iterator[bytes]:
+def lines(model: str, table: str, encoding: str | None, interval: float | None, remarks: Remarks) -> Iterator[bytes]:
     """Yield the predictions of a model for the rows of a table as CSV: the header, then many lines at a time.
 
     A row that cannot be predicted has empty values. Raises UserError if either file cannot be read, or the table does
@@ -78,11 +80,15 @@ def lines(model: str, table: str, encoding: str | None, remarks: Remarks) -> Ite
 
     net = models.load(model)
     columns = net.names
+    try:
+        header = [*net.with_intervals(np.empty((0, len(columns.targets)), np.float32), interval)]
+    except ValueError as error:
+        raise UserError(f"--interval: {error}") from error
     source = Table(table, encoding=encoding, missing=columns.missing)
     source.require(columns.feature_names)
-    header = io.StringIO()
-    csv.writer(header, lineterminator="\n").writerow(columns.target_names)
-    yield header.getvalue().encode()
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(header)
+    yield text.getvalue().encode()
     options = arrow_csv.WriteOptions(include_header=False)
     for first, readings in source.batches(columns, targets=False):
         y = net.predict_cells(readings)
@@ -90,8 +96,8 @@ def lines(model: str, table: str, encoding: str | None, remarks: Remarks) -> Ite
             remarks.add_cells(feature, readings[feature.name], first)
         remarks.add("", UNPREDICTED, first + np.flatnonzero(np.isnan(y[:, 0])))
         buffer = pa.BufferOutputStream()
-        values = [pa.array(values, from_pandas=True) for values in y.T]
-        arrow_csv.write_csv(pa.table(values, columns.target_names), buffer, options)
+        values = [pa.array(values, from_pandas=True) for values in net.with_intervals(y, interval).values()]
+        arrow_csv.write_csv(pa.table(values, header), buffer, options)
         # Readers skip an empty line, so what is missing in a single column is in quotes.
         yield re.sub(rb"(?m)^\n", b'""\n', buffer.getvalue().to_pybytes())
     if changed := files.changed():
@@ -138,10 +144,13 @@ def run() -> None:
     parser.add_argument("table", metavar="TABLE", help="a table with the columns that the network was trained on")
     parser.add_argument("-o", metavar="FILE", dest="output", help="where to write the predictions (default: stdout)")
     parser.add_argument("--encoding", type=known_encoding, help="of a CSV file that is not in UTF-8, such as cp1252")
+    parser.add_argument(
+        "--interval", type=level, metavar="LEVEL", help="add columns with the ends of intervals, such as 0.9"
+    )
     parser.add_argument("--allow-gaps", action="store_true", help="exit with 0 even if rows cannot be predicted")
     arguments = parser.parse_args()
     remarks = Remarks()
-    predicted = lines(arguments.model, arguments.table, arguments.encoding, remarks)
+    predicted = lines(arguments.model, arguments.table, arguments.encoding, arguments.interval, remarks)
     if arguments.output:
         write_to(arguments.output, predicted, arguments.model, arguments.table)
     else:
@@ -160,6 +169,17 @@ def known_encoding(name: str) -> str:
         rule = "must be an encoding that Python knows, such as cp1252"
         raise UserError(f"--encoding: {rule}, got {short(name)}") from error
     return name
+
+
+def level(text: str) -> float:
+    """Return the number in the text. Raises UserError unless it is above 0 and below 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < 1:
+        raise UserError(f"--interval: must be a number above 0 and below 1, got {short(text)}")
+    return number
 
 
 def write_to(path: str, predicted: Iterator[bytes], *sources: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stages.columns import Columns, Notation, Number, Reading
 from stages.dataset import Dataset
-from stages.ensemble import Ensemble, networks_of, width
+from stages.ensemble import NO_ERRORS, Ensemble, networks_of, width
 from stages.network import predict
 from stages.runtime.chunks import rows_at_a_time
 
@@ -68,11 +68,12 @@ class Tabular(nn.Module):
         assert isinstance(self.net, Ensemble)
         return self._predicted(self.net.networks, x)
 
-    def predict(self, rows: Any) -> "pa.Table":
+    def predict(self, rows: Any, interval: float | None = None) -> "pa.Table":
         """Return the predictions for rows of raw cells: an Arrow or pandas table, or a list of dicts by column name.
 
         The result has a column for each target, float32, null where a row cannot be predicted. A missing cell is None.
-        Raises ValueError if a row lacks a feature.
+        With an interval, such as 0.9, the two columns after each target are the ends of its interval at that level.
+        Raises ValueError if a row lacks a feature, or as `with_intervals` does.
         """
         import pyarrow as pa  # late, as in the kinds of columns
 
@@ -83,7 +84,26 @@ class Tabular(nn.Module):
             raise ValueError(f"rows must have {', '.join(lacking)}, None where a value is missing")
         wanted = {name: arrays[name] for name in columns.feature_names}
         y = self.predict_cells(columns.read(wanted, Notation(missing=columns.missing)))
-        return pa.table([pa.array(values, from_pandas=True) for values in y.T], columns.target_names)
+        named = self.with_intervals(y, interval)
+        return pa.table([pa.array(values, from_pandas=True) for values in named.values()], [*named])
+
+    def with_intervals(self, y: np.ndarray, level: float | None) -> dict[str, np.ndarray]:
+        """Return predictions, float32 (n, n_output), by target; with a level, each followed by its `low` and `high`.
+
+        Raises ValueError if the model knows no held-out errors, or too few for this level.
+        """
+        names = self.names.target_names
+        if level is None:
+            return dict(zip(names, y.T, strict=True))
+        if not isinstance(self.net, Ensemble):
+            raise ValueError(NO_ERRORS)
+        named: dict[str, np.ndarray] = {}
+        for name, values, half_width in zip(names, y.T, self.net.half_width(level).numpy(), strict=True):
+            ends = {f"{name} low": values - half_width, f"{name} high": values + half_width}
+            if clashing := ends.keys() & names:
+                raise ValueError(f"cannot be named: {', '.join(clashing)} is a target")
+            named |= {name: values, **ends}
+        return named
 
     def predict_cells(self, readings: Mapping[str, Reading]) -> np.ndarray:
         """Return the predictions, float32 (n, n_output), for n rows of the features, by name; nan where there is none.

@@ -99,7 +99,7 @@ def run(params: Params) -> str:
         layers.ensure_whole_batches(demands, batches)
         x = in_units_of_network(shown.x, model).to(device)
         record = Record(x, points.y.shape[1], settings.epochs, settings.snapshot_every, settings.networks)
-        train(net.to(device), batches, validation, settings, record, new_checkpoint(params, ranks), demands)
+        lowest = train(net.to(device), batches, validation, settings, record, new_checkpoint(params, ranks), demands)
     if ranks.rank > 0:
         return ""
 
@@ -110,7 +110,14 @@ def run(params: Params) -> str:
     history.write_losses("data/loss.csv", curves)
     history.write_snapshots("data/history.npz", snapshots._replace(half_widths=half_widths))
     outcome = summary(
-        curves, snapshots.losses[-1], settings.loss, points, held_back, model, standardize=params.network.standardize
+        curves,
+        lowest,
+        snapshots.losses[-1],
+        settings.loss,
+        points,
+        held_back,
+        model,
+        standardize=params.network.standardize,
     )
     return f"{outcome} -> data/net.pkl, data/net_params.pkl"
 

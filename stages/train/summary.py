@@ -17,6 +17,7 @@ ROSE = 1.1  # times the loss before the first step: above that the steps were to
 
 def summary(
     curves: Mapping[str, Sequence[float]],
+    lowest: Sequence[float],
     final: float,
     loss_name: str,
     points: Dataset,
@@ -29,16 +30,22 @@ def summary(
 
     That is the noise floor, if it is known, and the loss of predicting the mean, if the network does no better.
 
-    curves: the columns of loss.csv; final: the loss after the last step; loss_name: that of the loss in torch.nn;
-    points, held_back: in the units that the network was trained in.
+    curves: the columns of loss.csv; lowest: each network's lowest validation loss, if points were held back; final: the
+    loss after the last step; loss_name: that of the loss in torch.nn; points, held_back: in the units that the network
+    was trained in.
     """
-    losses, loss = curves["loss"], final
-    text = f"loss {loss:.4g} after {counted(len(losses), 'epoch')}"
-    if "validation_loss" in curves:
+    loss, epochs = final, counted(len(curves["loss"]), "epoch")
+    stack = networks_of(model)
+    if not lowest:
+        text = f"loss {loss:.4g} after {epochs}"
+    elif stack:
+        loss = sum(lowest) / len(lowest)
+        text = f"lowest validation loss {loss:.4g} in {epochs}"
+    else:
         losses = curves["validation_loss"]
         loss = min(losses)
         text = f"lowest validation loss {loss:.4g} at epoch {losses.index(loss)} of {len(losses)}"
-    if stack := networks_of(model):
+    if stack:
         text += f", mean of {stack.networks} networks"
     ratio = over_noise_floor(loss, points, model) if loss_name == "MSELoss" else None
     if ratio is not None:

@@ -30,10 +30,10 @@ def train(
     record: Record,
     checkpoint: Checkpoint,
     demands: Demands = NO_DEMANDS,
-) -> None:
+) -> list[float]:
     """Train the network in place, and record how it learns.
 
-    If points are held back, the network ends with the weights that had the lowest loss there.
+    If points are held back, each network ends with the weights that had the lowest loss there; return these losses.
     Raises UserError if the optimizer, the schedule or the steps cannot train as set, a loss is not finite, or the user
     asks to stop.
     """
@@ -66,6 +66,7 @@ def train(
         if training.validation:
             training.validation.restore_best()
         record.end(net, everywhere(mean_loss, batches.share_of_all))  # the network as it is saved
+    return training.validation.lowest if training.validation else []
 
 
 @dataclass
