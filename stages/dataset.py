@@ -1,8 +1,9 @@
 """Points to train or test on, and the file that carries them from stage to stage.
 
-The file is a dict saved by torch.save: x, float32 (n, n_feature); y, float32 (n, n_output); n ≥ 1; all finite;
-noise_variance, a float, if the variance of the noise in y is known; columns, the JSON text of a Columns, if the columns
-have names; and decisions, the JSON text of a mapping, if something was decided about the columns of a table.
+The file is a dict saved by torch.save: x, float32 (n, n_feature); y, float32 (n, n_output), of classes 1 in the column
+of a row's class and 0 elsewhere; n ≥ 1; all finite; noise_variance, a float, if the variance of the noise in y is
+known; columns, the JSON text of a Columns, if the columns have names; and decisions, the JSON text of a mapping, if
+something was decided about the columns of a table.
 """
 
 import json
@@ -39,6 +40,11 @@ class Dataset(NamedTuple):
     def names(self) -> Columns:
         """The names of the columns: those given, else those of `unnamed`."""
         return self.columns or unnamed(self.x.shape[1], self.y.shape[1])
+
+    @property
+    def classes(self) -> Tensor | None:
+        """The class of each row, int64 (n,), if the target is a category; any number for a row of none."""
+        return self.y.argmax(dim=1) if self.names.classes else None
 
     def over_noise_floor(self, mse: float) -> float | None:
         """Return a mean squared error over the noise's variance; None if that is unknown, 0 or next to 0."""
@@ -102,7 +108,9 @@ def _checked(path: str, content: Any) -> Dataset:
     if "columns" in content:
         dataset = dataset._replace(columns=_named(path, content["columns"]))
     names = dataset.names
-    wanted, named = (dataset.x.shape[1], dataset.y.shape[1]), (len(names.x_names()), len(names.target_names))
+    wanted, named = (dataset.x.shape[1], dataset.y.shape[1]), (len(names.x_names()), len(names.y_names()))
+    if names.classes and not (((dataset.y == 0) | (dataset.y == 1)).all() and (dataset.y.sum(dim=1) <= 1).all()):
+        raise UserError(f"{path}: y must be 1 in the column of each row's class, and 0 elsewhere")
     if named != wanted:
         counts = f"{wanted[0]} of x and {wanted[1]} of y, got {named[0]} and {named[1]}"
         raise UserError(f"{path}: columns must name {counts}")

@@ -124,10 +124,13 @@ class Ensemble(nn.Module):
         """Return the mean prediction, (n, n_output), for x, (n, n_feature)."""
         return self.networks(x).mean(dim=0)
 
-    def held_back(self) -> Tensor:
-        """Return the training rows that each network held back, int64 (networks, h), ascending; h may be 0."""
+    def held_back(self, classes: Tensor | None = None) -> Tensor:
+        """Return the training rows that each network held back, int64 (networks, h), ascending; h may be 0.
+
+        classes: int (n,), those of the training rows, if the target is a category.
+        """
         rows, size, seed = self.folds.tolist()
-        return Folds(rows, size, self.networks.networks, seed).held_back()
+        return Folds(rows, size, self.networks.networks, seed).held_back(classes)
 
     def half_width(self, level: float) -> Tensor:
         """Return the half-width of intervals around predictions, float32 (n_output,), in the units of the table.

@@ -21,15 +21,21 @@ class Folds(NamedTuple):
     networks: int
     seed: int
 
-    def held_back(self) -> Tensor:
-        """Return the rows that each network holds back, int64 (networks, size), in ascending order."""
+    def held_back(self, classes: Tensor | None = None) -> Tensor:
+        """Return the rows that each network holds back, int64 (networks, size), in ascending order.
+
+        If there are classes, int (rows,), each has its share in every fold, to one row.
+        """
         folds = max(1, self.rows // max(1, self.size))  # in a shuffle
-        shuffles = [
-            torch.randperm(self.rows, generator=torch.Generator().manual_seed(mixed(self.seed, SPLIT, shuffle)))
-            for shuffle in range(-(-self.networks // folds))  # rounded up
-        ]
-        chosen = [shuffle[: folds * self.size].view(folds, self.size) for shuffle in shuffles]
-        return torch.cat(chosen)[: self.networks].sort(dim=1).values
+        dealt = []
+        for shuffle in range(-(-self.networks // folds)):  # rounded up
+            generator = torch.Generator().manual_seed(mixed(self.seed, SPLIT, shuffle))
+            order = torch.randperm(self.rows, generator=generator)[: folds * self.size]
+            if classes is None:
+                dealt.append(order.view(folds, self.size))
+            else:
+                dealt.append(order[classes[order].argsort(stable=True)].view(self.size, folds).T)
+        return torch.cat(dealt)[: self.networks].sort(dim=1).values
 
 
 def not_among(held_back: Tensor, positions: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def read_snapshots(path: str) -> Snapshots:
         }
         if (
             any((array.dtype.str, array.shape) != expected[name] for name, array in arrays.items())
-            or (len(names.x_names()), len(names.targets)) != (n_feature, n_output)
+            or (len(names.x_names()), len(names.y_names())) != (n_feature, n_output)
             or any(array.size == 0 or not np.isfinite(array).all() for array in arrays.values())
             or snapshots.epochs[0] != 0
             or (np.diff(snapshots.epochs) <= 0).any()

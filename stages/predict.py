@@ -2,9 +2,9 @@
 
 MODEL is a net.pkl or a net_params.pkl, TABLE any table that `generate` could read, of any length. The predictions are
 written as CSV, with a column for each target, in the table's order; with --interval 0.9 followed by the ends of an
-interval that held 90 % of the held-out errors. A row that cannot be predicted has empty values and makes the exit
-status 1. Stderr says what is unusual in the table. The kernels are the portable ones, so what is predicted does not
-depend on the machine.
+interval that held 90 % of the held-out errors; of a category, by the probability of each class. A row that cannot be
+predicted has empty values and makes the exit status 1. Stderr says what is unusual in the table. The kernels are the
+portable ones, so what is predicted does not depend on the machine.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def lines(model: str, table: str, encoding: str | None, interval: float | None, 
     net = models.load(model)
     columns = net.names
     try:
-        header = [*net.with_intervals(np.empty((0, len(columns.targets)), np.float32), interval)]
+        header = [*net.columns_of(np.empty((0, len(columns.y_names())), np.float32), interval)]
     except ValueError as error:
         raise UserError(f"--interval: {error}") from error
     source = Table(table, encoding=encoding, missing=columns.missing)
@@ -96,7 +96,7 @@ def lines(model: str, table: str, encoding: str | None, interval: float | None, 
             remarks.add_cells(feature, readings[feature.name], first)
         remarks.add("", UNPREDICTED, first + np.flatnonzero(np.isnan(y[:, 0])))
         buffer = pa.BufferOutputStream()
-        values = [pa.array(values, from_pandas=True) for values in net.with_intervals(y, interval).values()]
+        values = [pa.array(values, from_pandas=True) for values in net.columns_of(y, interval).values()]
         arrow_csv.write_csv(pa.table(values, header), buffer, options)
         # Readers skip an empty line, so what is missing in a single column is in quotes.
         yield re.sub(rb"(?m)^\n", b'""\n', buffer.getvalue().to_pybytes())

@@ -29,6 +29,8 @@ class Stored(Columns):
 class Tabular(nn.Module):
     """A network for standardized columns, wrapped so that it takes and returns columns in their original units.
 
+    It returns amounts or, if the target is a category, the probability of each class.
+
     Standardized columns have mean 0 and standard deviation 1 in the training rows. Before `fit` is called, both units
     are the same. Numbers far outside their training range are replaced by the limit of what counts as far.
     """
@@ -44,7 +46,8 @@ class Tabular(nn.Module):
         super().__init__()
         stored = Stored(**columns.model_dump(), network=not_in_tensors or None)
         self.columns = stored.model_dump_json(exclude_none=True)
-        n_feature, n_output = len(columns.x_names()), len(columns.targets)
+        self.predicts_classes = bool(columns.classes)
+        n_feature, n_output = len(columns.x_names()), len(columns.y_names())
         low, high = x_limits(columns)
         self.register_buffer("x_low", low)
         self.register_buffer("x_high", high)
@@ -61,7 +64,7 @@ class Tabular(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predictions, (n, n_output), for x, (n, n_feature), both in their original units."""
-        return self._predicted(self.net, x)
+        return self.each(x).mean(dim=0) if isinstance(self.net, Ensemble) else self._predicted(self.net, x)
 
     def each(self, x: Tensor) -> Tensor:
         """Return each network's predictions, (networks, n, n_output), for x in original units, as in `Stack`."""
@@ -72,8 +75,9 @@ class Tabular(nn.Module):
         """Return the predictions for rows of raw cells: an Arrow or pandas table, or a list of dicts by column name.
 
         The result has a column for each target, float32, null where a row cannot be predicted. A missing cell is None.
-        With an interval, such as 0.9, the two columns after each target are the ends of its interval at that level.
-        Raises ValueError if a row lacks a feature, or as `with_intervals` does.
+        With an interval, such as 0.9, the two columns after each target are the ends of its interval at that level. If
+        the target is a category, its column holds the most probable class, and those after it the probability of each.
+        Raises ValueError if a row lacks a feature, or as `columns_of` does.
         """
         import pyarrow as pa  # late, as in the kinds of columns
 
@@ -84,26 +88,33 @@ class Tabular(nn.Module):
             raise ValueError(f"rows must have {', '.join(lacking)}, None where a value is missing")
         wanted = {name: arrays[name] for name in columns.feature_names}
         y = self.predict_cells(columns.read(wanted, Notation(missing=columns.missing)))
-        named = self.with_intervals(y, interval)
+        named = self.columns_of(y, interval)
         return pa.table([pa.array(values, from_pandas=True) for values in named.values()], [*named])
 
-    def with_intervals(self, y: np.ndarray, level: float | None) -> dict[str, np.ndarray]:
-        """Return predictions, float32 (n, n_output), by target; with a level, each followed by its `low` and `high`.
+    def columns_of(self, y: np.ndarray, level: float | None = None) -> dict[str, np.ndarray]:
+        """Return predictions, float32 (n, n_output), as columns of a table, by name, as `predict` describes them.
 
-        Raises ValueError if the model knows no held-out errors, or too few for this level.
+        Raises ValueError if intervals are asked for and the model knows no held-out errors, or too few for this level,
+        or if it predicts classes; and if two columns would have the same name.
         """
-        names = self.names.target_names
-        if level is None:
-            return dict(zip(names, y.T, strict=True))
-        if not isinstance(self.net, Ensemble):
+        columns, names = self.names, self.names.target_names
+        if columns.classes and level is not None:
+            raise ValueError("is for amounts; the probabilities of classes say how sure a prediction is")
+        named: list[tuple[str, np.ndarray]] = []
+        if columns.classes:
+            classes = np.array(columns.classes, object)[y.argmax(axis=1)]
+            classes[np.isnan(y[:, 0])] = None
+            named = [(names[0], classes), *zip(columns.y_names(), y.T, strict=True)]
+        elif level is None:
+            named = [*zip(names, y.T, strict=True)]
+        elif isinstance(self.net, Ensemble):
+            for name, values, half_width in zip(names, y.T, self.net.half_width(level).numpy(), strict=True):
+                named += [(name, values), (f"{name} low", values - half_width), (f"{name} high", values + half_width)]
+        else:
             raise ValueError(NO_ERRORS)
-        named: dict[str, np.ndarray] = {}
-        for name, values, half_width in zip(names, y.T, self.net.half_width(level).numpy(), strict=True):
-            ends = {f"{name} low": values - half_width, f"{name} high": values + half_width}
-            if clashing := ends.keys() & names:
-                raise ValueError(f"cannot be named: {', '.join(clashing)} is a target")
-            named |= {name: values, **ends}
-        return named
+        if len(dict(named)) < len(named):
+            raise ValueError(f"would give two columns the same name: {', '.join(name for name, _ in named)}")
+        return dict(named)
 
     def predict_cells(self, readings: Mapping[str, Reading]) -> np.ndarray:
         """Return the predictions, float32 (n, n_output), for n rows of the features, by name; nan where there is none.
@@ -120,16 +131,19 @@ class Tabular(nn.Module):
 
     def _predicted(self, net: nn.Module, x: Tensor) -> Tensor:
         x = x.clamp(self.x_low, self.x_high)
-        return self.unstandardize(net(standardized(x, self.x_mean, self.x_deviation)))
+        return self.in_original_units(net(standardized(x, self.x_mean, self.x_deviation)))
 
-    def unstandardize(self, y: Tensor) -> Tensor:
-        """Return standardized y, (…, n_output), in the original units."""
+    def in_original_units(self, y: Tensor) -> Tensor:
+        """Return what the network predicts, (…, n_output), as amounts in their original units, or as probabilities."""
+        if self.predicts_classes:
+            return y.softmax(dim=-1)
         return (y.double() * self.y_deviation + self.y_mean).to(y.dtype)
 
     def fit(self, x: Tensor, y: Tensor) -> None:
-        """Store the means and standard deviations of x, (n, n_feature), and y, (n, n_output)."""
+        """Store the means and standard deviations of x, (n, n_feature), and of amounts y, (n, n_output)."""
         self.x_mean, self.x_deviation = mean_and_deviation(x)
-        self.y_mean, self.y_deviation = mean_and_deviation(y)
+        if not self.predicts_classes:
+            self.y_mean, self.y_deviation = mean_and_deviation(y)
 
     def standardize_(self, x: Tensor, y: Tensor) -> None:
         """Standardize x, (n, n_feature), and y, (n, n_output), in place."""

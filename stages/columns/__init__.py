@@ -9,8 +9,20 @@ A kind of column is a file: how its cells become columns of x, what it learns fr
 
 from stages.columns.category import Category
 from stages.columns.date import Date
-from stages.columns.encoder import Columns, Feature, unnamed
+from stages.columns.encoder import Columns, Feature, Target, unnamed
 from stages.columns.number import Number
 from stages.columns.raw import Cells, Notation, Reading, Texts
 
-__all__ = ["Category", "Cells", "Columns", "Date", "Feature", "Notation", "Number", "Reading", "Texts", "unnamed"]
+__all__ = [
+    "Category",
+    "Cells",
+    "Columns",
+    "Date",
+    "Feature",
+    "Notation",
+    "Number",
+    "Reading",
+    "Target",
+    "Texts",
+    "unnamed",
+]

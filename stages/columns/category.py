@@ -1,5 +1,6 @@
 """A column of names."""
 
+import math
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -41,6 +42,13 @@ class Category(Kind):
         levels = sorted(cells.values[code] for code in frequent)
         rare = int((counts > 0).sum()) - len(levels)
         return Category(name=name, gaps=int((cells.codes < 0).sum()), levels=levels, rare=rare)
+
+    @staticmethod
+    def of_classes(name: str, cells: Texts) -> "Category":
+        """Return the target with these training rows: each value is a class, in the order of numbers or of text."""
+        counts = np.bincount(cells.codes, minlength=len(cells.values))
+        values = [cells.values[code] for code in np.flatnonzero(counts)]
+        return Category(name=name, levels=sorted(values, key=_number_or_text))
 
     def labels(self) -> list[str]:
         own = [f"{self.name}={level}" for level in self.levels]
@@ -95,3 +103,10 @@ class Category(Kind):
 
     def limits(self) -> str:
         return "rare or new"
+
+
+def _number_or_text(value: str) -> tuple[float, str]:
+    try:
+        return float(value), value
+    except ValueError:
+        return math.inf, value

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Feature = Annotated[Number | Category | Date, Field(discriminator="kind")]
+Target = Annotated[Number | Category, Field(discriminator="kind")]
 
 
 class Columns(BaseModel):
@@ -27,7 +28,7 @@ class Columns(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
     features: Annotated[list[Feature], Field(min_length=1)]  # those of x, (n, n_feature)
-    targets: Annotated[list[Number], Field(min_length=1)]  # those of y, (n, n_output)
+    targets: Annotated[list[Target], Field(min_length=1)]  # those of y, (n, n_output): numbers, or a single category
     missing: list[str] = []  # cells that mean a missing value, besides those that always do
 
     @model_validator(mode="after")
@@ -35,6 +36,8 @@ class Columns(BaseModel):
         names = [column.name for column in (*self.features, *self.targets)]
         if len(set(names)) < len(names):
             raise ValueError("columns must have different names")
+        if len(self.targets) > 1 and any(isinstance(target, Category) for target in self.targets):
+            raise ValueError("a category must be the only target")
         return self
 
     @property
@@ -46,6 +49,16 @@ class Columns(BaseModel):
     def target_names(self) -> list[str]:
         """The names of the targets, as in the header of the table."""
         return [target.name for target in self.targets]
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes to predict, the columns of y, if the target is a category; none if it is an amount."""
+        (target, *_) = self.targets
+        return target.levels if isinstance(target, Category) else []
+
+    def y_names(self) -> list[str]:
+        """Return the name of each column of y, such as `age`, or `species=Adelie` for a class."""
+        return [label for target in self.targets for label in target.labels()]
 
     def x_names(self) -> list[str]:
         """Return the name of each column of x, such as `age`, or `sex=female` for a level of a category."""
@@ -71,6 +84,10 @@ class Columns(BaseModel):
         """Return x, float32 (n, n_feature), for n rows of the features, by name."""
         return np.concatenate([feature.encode(cells[feature.name]) for feature in self.features], axis=1)
 
+    def encode_targets(self, cells: Mapping[str, Cells]) -> np.ndarray:
+        """Return y, float32 (n, n_output), for n rows of the targets, by name; of classes, 1 in the column of each."""
+        return np.concatenate([target.encode(cells[target.name]) for target in self.targets], axis=1)
+
     def decode(self, x: np.ndarray) -> dict[str, list[str]]:
         """Return the cells of each feature, by name, as text, for x, (n, n_feature)."""
         slices = self.slices()
@@ -82,5 +99,5 @@ def unnamed(n_feature: int, n_output: int) -> Columns:
     return Columns(features=[*_numbers("x", n_feature)], targets=_numbers("y", n_output))
 
 
-def _numbers(letter: str, width: int) -> list[Number]:
+def _numbers(letter: str, width: int) -> list[Target]:
     return [Number(name=letter if width == 1 else f"{letter}_{index}") for index in range(width)]

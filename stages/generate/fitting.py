@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from stages.columns import Category, Cells, Date, Feature, Number, Texts
-from stages.columns.category import FREQUENT
-from stages.runtime.errors import counted
+from stages.columns import Category, Cells, Date, Feature, Number, Target, Texts
+from stages.columns.category import FREQUENT, MOST_LEVELS
+from stages.runtime.errors import UserError, counted, printable, short
 
 if TYPE_CHECKING:  # pyarrow, which this imports, takes a moment to load, and the curve does not need it
     from stages.tables.gather import Column
 
 INDEX_NAME = re.compile(r"(?i)|x1?|unnamed: ?\d+|__index_level_\d+__|index|id|obs|row_?(names?|numbers?|id)?")
+FEW = 12  # different whole numbers in a target, at most, that may as well be the numbers of classes
+RARE_CLASS = 10  # training rows: a class with fewer is pointed out
+SHOWN_CLASSES = 5
 REPEATED = 0.5  # the share of the training rows that must have a level, or a column of text is no category
 
 
@@ -43,6 +46,39 @@ def fit(
             features.append(feature)
             decisions.add(name, feature.decision(), column.strays())
     return features
+
+
+def fit_target(path: str, name: str, cells: Cells, decisions: Decisions) -> Target:
+    """Return the target with these training rows, and add what was decided about it.
+
+    Raises UserError unless there are at least two classes, if it is a category, and at most MOST_LEVELS.
+    """
+    if isinstance(cells, np.ndarray):
+        different = np.unique(cells)
+        if len(different) == 2 or (len(different) <= FEW and (different == different.round()).all()):
+            some = f"{len(different)} different {'numbers' if len(different) == 2 else 'whole numbers'}"
+            decisions.add(name, f"{some}, predicted as amounts: list it in generate.categories to predict classes")
+        return Number.fit(name, cells)
+    target = Category.of_classes(name, cells)
+    n = len(target.levels)
+    if not 1 < n <= MOST_LEVELS:
+        rule = f"must have 2 to {MOST_LEVELS} different values in the training rows to be classes, got {n}"
+        raise UserError(f"{path}: {printable(name)} {rule}: choose another generate.target")
+    decisions.add(name, f"{n} classes", _rare_classes(target, cells))
+    return target
+
+
+def _rare_classes(target: Category, cells: Texts) -> str:
+    """Return which classes have so few training rows that they can hardly be learnt; nothing if none has."""
+    counts = dict(zip(target.levels, target.encode(cells).sum(axis=0).astype(int).tolist(), strict=True))
+    rare = {level: count for level, count in counts.items() if count < RARE_CLASS}
+    if not rare:
+        return ""
+    shown = [
+        f"{short(level)} ({count})" for level, count in sorted(rare.items(), key=lambda item: item[1])[:SHOWN_CLASSES]
+    ]
+    more = ", …" if len(rare) > SHOWN_CLASSES else ""
+    return f"{len(rare)} of them in fewer than {RARE_CLASS} training rows: {', '.join(shown)}{more}"
 
 
 def _fitted(name: str, column: "Column", train: np.ndarray, *, listed: bool) -> Feature | str:

@@ -78,7 +78,7 @@ class OwnTable(Section):
         """The cells that mean a missing value, besides those that always do, as text."""
         return [str(cell) for cell in self.missing]
 
-    @field_validator("features", "categories")
+    @field_validator("features")
     @classmethod
     def _no_target(cls, names: list[str] | None, info: ValidationInfo) -> list[str] | None:
         targets = _listed(info.data.get("target", []))
@@ -88,10 +88,13 @@ class OwnTable(Section):
 
     @field_validator("categories")
     @classmethod
-    def _among_features(cls, categories: list[str] | None, info: ValidationInfo) -> list[str] | None:
-        features = info.data.get("features")
-        if features and categories and (others := [name for name in categories if name not in features]):
-            raise ValueError(f"must name only columns in generate.features, not {short(others[0])}")
+    def _among_columns(cls, categories: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        features, targets = info.data.get("features"), _listed(info.data.get("target", []))
+        named = categories or []
+        if len(targets) > 1 and (both := [name for name in named if name in targets]):
+            raise ValueError(f"must not name {short(both[0])}, one of several targets: a category must be the only one")
+        if features and (others := [name for name in named if name not in [*features, *targets]]):
+            raise ValueError(f"must name only the target and columns in generate.features, not {short(others[0])}")
         return categories
 
     @field_validator("test_path")

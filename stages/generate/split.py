@@ -6,14 +6,23 @@ import torch
 from stages.runtime.errors import UserError
 
 
-def choose_test_rows(path: str, n: int, fraction: float, seed: int) -> np.ndarray:
+def choose_test_rows(path: str, n: int, fraction: float, seed: int, classes: np.ndarray | None = None) -> np.ndarray:
     """Return which of n rows to test on, bool (n,): round(n · fraction) of them, drawn at random.
 
-    Raises UserError as `number_of_tests` does.
+    If there are classes, int (n,), each has its share of the test rows, to one row; a class of a single row is trained
+    on. Raises UserError as `number_of_tests` does.
     """
     tests = number_of_tests(path, n, fraction)
     is_test = np.zeros(n, bool)
-    is_test[torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:tests].numpy()] = True
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).numpy()
+    if classes is None:
+        is_test[order[:tests]] = True
+        return is_test
+    order = order[np.bincount(classes)[classes[order]] > 1]
+    order = order[np.argsort(classes[order], kind="stable")]
+    if len(order) < tests:
+        raise UserError(f"{path}: has too few rows to test on: most classes have a single one")
+    is_test[order[np.arange(tests) * len(order) // tests]] = True  # evenly spread over the rows sorted by class
     return is_test
 
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from stages.columns import Cells, Columns, Feature, Number
+from stages.columns import Cells, Columns, Feature, Texts
 from stages.dataset import Dataset
-from stages.generate.fitting import Decisions, fit
+from stages.generate.fitting import Decisions, fit, fit_target
 from stages.generate.own_table import OwnTable, refuse_linked_folders
 from stages.generate.split import choose_test_rows, latest_rows
 from stages.runtime.errors import UserError, counted, in_rows, printable
@@ -44,9 +44,9 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
     columns = table.gather(names, targets, categories=categories, day_first=settings.day_first)
 
     strays = {name: columns[name].strays() for name in targets}
-    y = np.stack([np.asarray(columns.pop(name).cells) for name in targets], axis=1)
+    truths = {name: columns.pop(name).cells for name in targets}
     dates = next((name for name, column in columns.items() if column.kind == "date"), None)
-    train, test = _split(y, settings, columns[dates] if dates else None)
+    train, test = _split(truths, settings, columns[dates] if dates else None)
 
     features = fit(columns, train, listed=[*(settings.features or []), *categories], decisions=decisions)
     if not features:
@@ -57,13 +57,16 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
         )
     fitted = Columns(
         features=features,
-        targets=[Number.fit(name, y[train, index]) for index, name in enumerate(targets)],
+        targets=[fit_target(path, name, cells[train], decisions) for name, cells in truths.items()],
         missing=settings.missing_texts,
+    )
+    train_y, test_y = (
+        fitted.encode_targets({name: cells[rows] for name, cells in truths.items()}) for rows in (train, test)
     )
     if settings.test_path is None:
         unusual = _count_unlike(features, {name: column.cells[test] for name, column in columns.items()})
         train_x, test_x = _encoded(features, columns, train, test)
-        tests = Tests(test_x, y[test], unusual)
+        tests = Tests(test_x, test_y, unusual)
     else:
         (train_x,) = _encoded(features, columns, train)
         tests = _read_tests(_opened(settings, settings.test_path, advance), fitted, table)
@@ -72,9 +75,13 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
         decisions.add(dates, f"the test rows are {latest}")
     for name in targets:
         decisions.add(name, strays[name])
-    _add_rows(decisions, targets[0], len(y) - len(train) - len(test), tests)
+    rows = len(truths[targets[0]])
+    _add_rows(decisions, targets[0], rows - len(train) - len(test), tests)
+    if fitted.classes:
+        new = int((tests.y.sum(axis=1) == 0).sum())
+        decisions.add(targets[0], f"{counted(new, 'test row')} of a class that no training row has" if new else "")
     return (
-        Dataset(torch.from_numpy(train_x), torch.from_numpy(y[train]), columns=fitted, decisions=dict(decisions)),
+        Dataset(torch.from_numpy(train_x), torch.from_numpy(train_y), columns=fitted, decisions=dict(decisions)),
         Dataset(torch.from_numpy(tests.x), torch.from_numpy(tests.y), columns=fitted),
     )
 
@@ -102,12 +109,9 @@ def _possible_features(table: Table, targets: Sequence[str], decisions: Decision
     return [name for name, count in counts.items() if count == 1]
 
 
-def _split(y: np.ndarray, settings: OwnTable, dates: Column | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the rows with all targets: those to train on, and those to test on.
-
-    y: float32 (n, n_output), nan where a target is missing.
-    """
-    rows = np.flatnonzero(~np.isnan(y).any(axis=1))
+def _split(targets: Mapping[str, Cells], settings: OwnTable, dates: Column | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the rows with all targets: those to train on, and those to test on."""
+    rows = _with_all(targets)
     if settings.test_fraction is None:  # there is a table of its own to test on
         return rows, rows[:0]
     if settings.test_latest:
@@ -116,8 +120,16 @@ def _split(y: np.ndarray, settings: OwnTable, dates: Column | None) -> tuple[np.
         is_test = latest_rows(settings.path, np.asarray(dates.cells)[rows], settings.test_fraction)
     else:
         assert settings.seed is not None  # as the schema demands
-        is_test = choose_test_rows(settings.path, len(rows), settings.test_fraction, settings.seed)
+        (cells, *_) = targets.values()
+        classes = cells.codes[rows] if isinstance(cells, Texts) else None
+        is_test = choose_test_rows(settings.path, len(rows), settings.test_fraction, settings.seed, classes)
     return rows[~is_test], rows[is_test]
+
+
+def _with_all(targets: Mapping[str, Cells]) -> np.ndarray:
+    """Return the numbers of the rows in which no target is missing."""
+    missing = [cells.codes < 0 if isinstance(cells, Texts) else np.isnan(cells) for cells in targets.values()]
+    return np.flatnonzero(~np.any(missing, axis=0))
 
 
 def _count_unlike(features: Sequence[Feature], cells: Mapping[str, Cells]) -> Counter[tuple[str, str]]:
@@ -141,13 +153,12 @@ def _read_tests(table: Table, columns: Columns, trained_on: Table) -> Tests:
     xs, ys, unusual, n = [], [], Counter[tuple[str, str]](), 0
     unusable: dict[str, list[int]] = {}  # the numbers of rows, by column
     for first, readings in table.batches(columns, targets=True):
-        y = np.stack([np.asarray(readings[name].cells) for name in columns.target_names], axis=1)
-        rows = np.flatnonzero(~np.isnan(y).any(axis=1))
+        rows = _with_all({name: readings[name].cells for name in columns.target_names})
         cells = {name: reading.cells[rows] for name, reading in readings.items()}
         xs.append(columns.encode(cells))
-        ys.append(y[rows])
+        ys.append(columns.encode_targets(cells))
         unusual.update(_count_unlike(columns.features, cells))
-        n += len(y)
+        n += len(readings[columns.target_names[0]].cells)
         for feature in columns.features:
             other = readings[feature.name].other[rows]
             unusual[feature.name, f"with a value not a {feature.kind}, taken as missing"] += int(other.sum())

@@ -16,7 +16,7 @@ from stages.tables.rounding import Rounding
 STRAY = 0.05  # the share of cells that may be of another kind than the rest; they count as missing
 MOST_TEXTS = 1 << 20  # unique ones that are kept of a column; the text of all others is empty
 SHOWN_TEXTS = 8
-NOUNS = {"category": "text", "date": "dates", "empty": "no values", "unreadable": "values of another type"}
+NOUNS = {"date": "dates", "empty": "no values", "unreadable": "values of another type"}
 
 
 class Column(NamedTuple):
@@ -34,8 +34,8 @@ class Column(NamedTuple):
         """What a cell is, unless it is of another kind: the word for messages."""
         return "date" if self.forms else "number"
 
-    def fault(self, *, is_target: bool) -> str:
-        """Return why the column cannot be used, and what to do; nothing if it can."""
+    def fault(self, *, is_target: bool, alone: bool = True) -> str:
+        """Return why the column cannot be used, and what to do; nothing if it can. alone: as the only target."""
         if self.kind == "ambiguous":
             readings = [str(np.datetime64(int(days(pa.array(self.examples), form)[0]), "D")) for form in self.forms]
             return f"{short(self.examples[0])} may be {' or '.join(readings)}: set generate.day_first to true or false"
@@ -44,8 +44,10 @@ class Column(NamedTuple):
             texts = f"such as {', '.join(map(short, self.examples[:SHOWN_TEXTS]))}, {self.other_rows()}"
             ways = "correct them" if is_target else "list the column in generate.categories"
             return f"{some}, {texts}: list them in generate.missing if they mean a missing value, or {ways}"
-        if is_target and self.kind != "number":
-            return f"must be numbers to be a target, got {NOUNS[self.kind]}: choose another generate.target"
+        if is_target and self.kind == "category" and not alone:
+            return "must be numbers to be one of several targets, got text: make it the only generate.target"
+        if is_target and self.kind not in ("number", "category"):
+            return f"must be numbers or text to be a target, got {NOUNS[self.kind]}: choose another generate.target"
         return ""
 
     def other_rows(self) -> str:

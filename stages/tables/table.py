@@ -75,7 +75,7 @@ class Table:
         if again:
             columns |= self._gather([*again], again, day_first, faults)
         for name, column in columns.items():
-            faults.add_line(name, column.fault(is_target=name in targets))
+            faults.add_line(name, column.fault(is_target=name in targets, alone=len(targets) == 1))
         faults.raise_any()
         return columns
 

@@ -24,7 +24,7 @@ def measure_held_out(model: nn.Module, points: Dataset, folds: Folds) -> np.ndar
     if not isinstance(ensemble, Ensemble):
         return None
     ensemble.folds = torch.tensor([folds.rows, folds.size, folds.seed])
-    if not folds.size:
+    if not folds.size or points.names.classes:
         return None
 
     def each(x: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def measure_held_out(model: nn.Module, points: Dataset, folds: Folds) -> np.ndar
     rows, y = held_out(each, points.x, ensemble.held_back(), rows_at_a_time(width(model)))
     true = points.y[rows]
     if isinstance(model, Tabular):
-        y, true = model.unstandardize(y), model.unstandardize(true)
+        y, true = model.in_original_units(y), model.in_original_units(true)
     ensemble.half_widths = quantiles((y - true).abs())
     try:
         return ensemble.half_width(INTERVAL).numpy()

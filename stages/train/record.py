@@ -15,6 +15,7 @@ from stages.runtime.errors import UserError
 from stages.runtime.spread import evenly_spread
 
 SNAPSHOT_ROWS = 1000  # the pictures show at most this many training points
+SNAPSHOT_VALUES = 100_000  # that are predicted for them, at most, if there are hundreds of classes
 PENDING_LOSSES = 32  # kept as separate tensors before they are stored together
 
 
@@ -24,9 +25,10 @@ def snapshot_points(points: Dataset, folds: Folds) -> Dataset:
     They are among those that one network learns from, or among all, if there are several.
     """
     several = folds.networks > 1
-    rows = torch.tensor(evenly_spread(folds.rows if several else folds.rows - folds.size, SNAPSHOT_ROWS))
+    at_most = max(1, min(SNAPSHOT_ROWS, SNAPSHOT_VALUES // points.y.shape[1]))
+    rows = torch.tensor(evenly_spread(folds.rows if several else folds.rows - folds.size, at_most))
     if folds.size and not several:
-        rows = not_among(folds.held_back(), rows)[0]
+        rows = not_among(folds.held_back(points.classes), rows)[0]
     return points._replace(x=points.x[rows], y=points.y[rows])
 
 

@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from stages.ensemble import MOST_NETWORKS
 from stages.runtime.params import Exact, PointCount, Section, must_be
+from stages.train.loss import LossName
 from stages.train.optim import OptimizerName, OptimizerOptions, Options, ScheduleName, options_in_full
 
 NOT_ELEMENTWISE = ("Adafactor", "LBFGS", "Muon", "ReduceLROnPlateau")  # they look at all parameters or losses at once
@@ -29,7 +30,7 @@ class Train(Section):
     schedule: ScheduleName | None = None
     schedule_options: Options = Options()
     steps: Literal["eager", "compiled"] = "eager"
-    loss: Literal["MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss"]
+    loss: LossName
     validation_fraction: Annotated[float, Field(ge=0, lt=1), Exact] = 0
     patience: Epochs | None = None
     snapshot_every: Epochs

@@ -21,6 +21,7 @@ from stages.train.checkpoint import Checkpoint
 from stages.train.device import choose_device
 from stages.train.held_out import measure_held_out
 from stages.train.layers import Demands
+from stages.train.loss import fitting_loss
 from stages.train.ranks import Ranks, joined
 from stages.train.record import Record, snapshot_points
 from stages.train.restorable import require_restorable
@@ -56,7 +57,7 @@ def in_original_units(snapshots: Snapshots, model: nn.Module) -> Snapshots:
         return snapshots
 
     def unstandardized(values: np.ndarray) -> np.ndarray:
-        return model.unstandardize(torch.from_numpy(values)).numpy()
+        return model.in_original_units(torch.from_numpy(values)).numpy()
 
     snapshots = snapshots._replace(predictions=unstandardized(snapshots.predictions))
     if snapshots.networks is not None:
@@ -76,6 +77,7 @@ def run(params: Params) -> str:
     settings = params.train
     device = choose_device(settings.device)
     points = dataset.read("data/train.pt")
+    settings = settings.model_copy(update={"loss": fitting_loss(settings.loss, classes=bool(points.names.classes))})
     folds = folds_of(len(points.x), settings.validation_fraction, settings.networks, settings.seed)
     blueprint = Blueprint.of(points, params.network, settings.networks)
     model = blueprint.build(settings.seed)
@@ -90,7 +92,7 @@ def run(params: Params) -> str:
         if isinstance(net, Stack):
             layers.ensure_independent(net, blueprint.of_one(), settings.seed, points.x, demands)
         require_restorable(model, blueprint, shown.x[evenly_spread(len(shown.x), CHECKED_POINTS)])
-        training, held_back = hold_back(points.x.to(device), points.y.to(device), folds)
+        training, held_back = hold_back(points.x.to(device), points.y.to(device), folds, points.classes)
         points = points._replace(x=training.x.cpu(), y=training.y.cpu())
         micro_size = micro_batch_size(settings, demands, training.n, fitting_micro_size(device, width(net)))
         seeds = seeds_of(settings.seed, settings.networks)
@@ -119,7 +121,8 @@ def run(params: Params) -> str:
         model,
         standardize=params.network.standardize,
     )
-    return f"{outcome} -> data/net.pkl, data/net_params.pkl"
+    chosen = f"{settings.loss}: " if params.train.loss == "auto" else ""
+    return f"{chosen}{outcome} -> data/net.pkl, data/net_params.pkl"
 
 
 def new_checkpoint(params: Params, ranks: Ranks) -> Checkpoint:

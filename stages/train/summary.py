@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from stages.dataset import Dataset
@@ -10,6 +11,7 @@ from stages.runtime.chunks import rows_at_a_time
 from stages.runtime.errors import counted
 from stages.tabular import Tabular, mean_and_deviation
 from stages.train.batches import Points
+from stages.train.loss import OF_CLASSES
 
 LEARNED = 0.9999  # times the loss of predicting the mean: above that a network has learned nothing but the mean
 ROSE = 1.1  # times the loss before the first step: above that the steps were too long
@@ -52,7 +54,8 @@ def summary(
         text += f", {ratio:.4g} times the noise floor"
     of_mean = loss_of_mean(loss_name, points.y, (held_back or points).y.cpu())
     if loss > LEARNED * of_mean > 0:
-        text += f"; no better than predicting the mean, whose loss is {of_mean:.4g}: "
+        mean = "shares of the classes" if points.names.classes else "mean"
+        text += f"; no better than predicting the {mean}, whose loss is {of_mean:.4g}: "
         if max(final, max(curves["loss"])) > ROSE * curves["loss"][0]:
             text += "lower train.learning_rate"
         elif final > LEARNED * loss_of_mean(loss_name, points.y, points.y):
@@ -73,8 +76,13 @@ def over_noise_floor(loss: float, points: Dataset, model: nn.Module) -> float | 
 
 
 def loss_of_mean(loss_name: str, training_y: Tensor, y: Tensor) -> float:
-    """Return the loss at y, (n, n_output), of predicting the mean of each column of training_y, in float64."""
+    """Return the loss at y, (n, n_output), of predicting the mean of each column of training_y, in float64.
+
+    Of classes it is that of predicting their shares in training_y as the probabilities.
+    """
     mean, _ = mean_and_deviation(training_y)
+    if loss_name in OF_CLASSES:
+        mean = mean.clamp(min=torch.finfo(torch.float32).tiny).log()
     loss_function = getattr(nn, loss_name)()
     chunks = (chunk.double() for chunk in y.split(rows_at_a_time(y.shape[1])))
     return sum(loss_function(mean.expand_as(chunk), chunk).item() * len(chunk) for chunk in chunks) / len(y)

@@ -28,14 +28,15 @@ def folds_of(rows: int, fraction: float, networks: int, seed: int) -> Folds:
     return folds
 
 
-def hold_back(x: Tensor, y: Tensor, folds: Folds) -> tuple[Points, Points | None]:
+def hold_back(x: Tensor, y: Tensor, folds: Folds, classes: Tensor | None = None) -> tuple[Points, Points | None]:
     """Return the points to train on and those held back, both in their original order; None if none are held back.
 
     One network gets copies; of several, each picks its own points out of x, (n, n_feature), and y, (n, n_output).
+    classes: int64 (n,), if the target is a category.
     """
     if not folds.size:
         return Points(x, y, folds.rows), None
-    held_back = folds.held_back().to(x.device)  # (networks, h)
+    held_back = folds.held_back(classes).to(x.device)  # (networks, h)
     kept = folds.rows - folds.size
     if folds.networks == 1:
         rows = not_among(held_back, torch.arange(kept, device=x.device))[0]

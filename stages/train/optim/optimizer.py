@@ -8,9 +8,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from stages.runtime.eager import without_compiler
 from stages.runtime.errors import UserError, one_line
 from stages.train.loop import LossFunction, backpropagate
-from stages.train.optim.eager import without_compiler
 from stages.train.optim.options import Options
 
 OptimizerName = Literal[
