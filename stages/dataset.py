@@ -7,7 +7,6 @@ have names; and decisions, the JSON text of a mapping, if something was decided 
 
 import json
 import math
-import re
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +17,6 @@ from torch import Tensor
 from stages.columns import Columns, unnamed
 from stages.runtime import archive, files
 from stages.runtime.errors import UserError
-
-RECORD = re.compile(  # what torch.save calls its records, in a folder named after the file
-    r"([^/]+)/(data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id)"
-)
 
 OPTIONAL = ("noise_variance", "columns", "decisions")
 
@@ -64,12 +59,7 @@ def read(path: str) -> Dataset:
     Raises UserError if the file is missing, is not as torch.save writes it, or breaks the contract above.
     """
     with files.reading(path, "a dataset of this project"), Path(path).open("rb") as file:
-        with archive.opened(file) as records:
-            names = [RECORD.fullmatch(name) for name in records.namelist()]
-            folders = {name and name[1] for name in names}  # None if torch.save writes no such record
-            if None in folders or len(folders) > 1 or records.read(f"{folders.pop()}/byteorder") != b"little":
-                raise ValueError
-        file.seek(0)
+        archive.torch_pickle(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about kinds of tensors that _checked refuses
             content = torch.load(file, map_location="cpu", weights_only=True)
