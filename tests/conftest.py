@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, get_type_hints
 
 import pytest
@@ -141,10 +141,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def starts_processes(test: FunctionType) -> bool:
     """Return whether the test, or a function of its file that it names, uses subprocess or tests/forks.py."""
-    named = [test.__globals__.get(name) for name in test.__code__.co_names]
+    named = [test.__globals__.get(name) for name in names_in(test.__code__)]
     ours = [value for value in named if isinstance(value, FunctionType) and value.__module__ == test.__module__]
-    used = [function.__globals__.get(name) for function in (test, *ours) for name in function.__code__.co_names]
+    used = [function.__globals__.get(name) for function in (test, *ours) for name in names_in(function.__code__)]
     return any(value is subprocess or value is forks.start for value in used)
+
+
+def names_in(code: CodeType) -> set[str]:
+    """Return the global names that a function uses, also in the comprehensions and functions within it."""
+    return set(code.co_names).union(*(names_in(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from types import UnionType
@@ -29,7 +30,8 @@ PARAMS = load_yaml(str(LESSON))
 SHARED_ROOMS = {"columns", "runtime", "tables"}  # folders of stages/ that are no stage
 
 
-def imported(path: str) -> set[str]:
+@cache
+def imported(path: str) -> frozenset[str]:
     """Return the modules that a module names in its imports: `torch`, `stages/runtime/files.py`."""
     names = []
     for node in ast.walk(ast.parse((PROJECT / path).read_text(encoding="utf-8"))):
@@ -40,7 +42,7 @@ def imported(path: str) -> set[str]:
     own = [name.replace(".", "/") for name in names if name.split(".")[0] == "stages"]
     ours = {f"{name}{ending}" for name in own for ending in (".py", "/__init__.py")} - {"stages/__init__.py"}
     others = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"stages"}
-    return {path for path in ours if (PROJECT / path).is_file()} | others
+    return frozenset({path for path in ours if (PROJECT / path).is_file()} | others)
 
 
 def needs(path: str) -> set[str]:

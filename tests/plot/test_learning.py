@@ -49,7 +49,7 @@ def test_a_picture_of_one_feature_equals_one_drawn_from_scratch() -> None:
         assert np.quantile(difference, 0.995) <= 10  # the rest are blends of three colours, at the edges of the line
 
 
-@pytest.mark.parametrize(("n_feature", "n_output"), [(1, 2), (3, 1), (3, 12), (1, 50)])
+@pytest.mark.parametrize(("n_feature", "n_output"), [(3, 1), (3, 2), (1, 50)])
 def test_a_picture_of_many_columns_equals_one_drawn_from_scratch(n_feature: int, n_output: int) -> None:
     shown, columns = snapshots(n_feature, n_output), unnamed(n_feature, n_output)
     count = min(n_output, 12)
@@ -82,8 +82,14 @@ def test_a_picture_of_many_columns_equals_one_drawn_from_scratch(n_feature: int,
     assert np.quantile(difference, 0.99) <= 10
 
 
-@pytest.mark.parametrize(("n_feature", "n_output"), [(1, 1), (1, 3), (2, 1), (2, 3)])
-@pytest.mark.parametrize(("rows", "scale"), [(1, 1.0), (60, 0.0), (60, 1e-45), (60, 3e38)])
+@pytest.mark.parametrize(
+    ("n_feature", "n_output", "rows", "scale"),
+    [
+        *((n, 1, rows, scale) for n in (1, 2) for rows, scale in [(1, 1.0), (60, 0.0), (60, 1e-45), (60, 3e38)]),
+        (1, 3, 60, 3e38),
+        (2, 3, 60, 3e38),
+    ],
+)
 def test_extreme_values_are_drawn_with_their_loss(n_feature: int, n_output: int, rows: int, scale: float) -> None:
     shown = snapshots(n_feature, n_output)
     shown = shown._replace(
@@ -104,9 +110,8 @@ def test_the_prediction_of_a_single_point_is_seen(n_feature: int, n_output: int)
     assert len({picture.tobytes() for picture in pictures}) == 4
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
-@pytest.mark.parametrize(("n_feature", "n_output"), [(1, 1), (2, 3)])
-def test_nothing_red_is_cut_off(scale: float, n_feature: int, n_output: int) -> None:
+@pytest.mark.parametrize(("n_feature", "n_output", "scale"), [(1, 1, 1e-6), (1, 1, 1), (1, 1, 1e6), (2, 3, 1)])
+def test_nothing_red_is_cut_off(n_feature: int, n_output: int, scale: float) -> None:
     for picture in learning.draw_learning(snapshots(n_feature, n_output, scale), unnamed(n_feature, n_output), dpi=60):
         red = (np.asarray(picture.convert("RGB")) == RED).all(axis=2)
         assert red.any()

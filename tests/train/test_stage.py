@@ -136,7 +136,7 @@ def test_micro_batches_change_nothing_but_rounding(changes: dict[str, Any]) -> N
 
 
 def test_the_gradient_of_many_points_is_that_of_float64() -> None:
-    write_points(3_000_000)
+    write_points(1_000_000)
     x, y, *_ = dataset.read("data/train.pt")
     net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=0)
     exact = copy.deepcopy(net).double()
