@@ -30,7 +30,8 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in 
 ENVIRONMENT["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 IDENTITY = ["user.name=test", "user.email=test@example.com"]
 # These may differ from those with which the libraries of a fork were loaded.
-READ_LATE = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PATH", "XDG_CACHE_HOME"}
+READ_LATE = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PATH", "XDG_CACHE_HOME", "COLUMNS"}
+READ_LATE |= {"SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "SLURM_LAUNCH_NODE_IPADDR"}
 
 SAME_BYTES = (sys.platform, platform.machine()) == ("linux", "x86_64")
 
