@@ -104,6 +104,12 @@ class Copy:
         lines = self.run("dvc", "repro", *options).splitlines()
         return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
 
+    def rerun(self, *stages: str) -> None:
+        """Run stages and have DVC record them, as `dvc repro` would, but in forks."""
+        for stage in stages:
+            self.stage(stage)
+        self.run("dvc", "commit", "--force", *stages)
+
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "-q", "--allow-empty", "-m", message)

@@ -6,6 +6,7 @@ its arguments, environment, folder, output, signals and exit status are its own.
 
 import multiprocessing
 import os
+import re
 import runpy
 import shlex
 import subprocess
@@ -33,7 +34,8 @@ COMMANDS = {  # and the modules that they run; CODE is none, but the code that f
     "python -m tools.sweep": "tools.sweep",
     "torchrun": "torch.distributed.run",
 }
-SHELL = set("|&;<>()$`\\*?[]#~{}!\n")  # what a shell does not take as it is
+QUOTED = re.compile(r"""'[^']*'|"[^"$`\\!]*\"""")  # what a shell takes as it is
+SHELL = set("|&;<>()$`\\*?[]#~{}!\n")  # what it does not, elsewhere
 
 
 class Fork:
@@ -90,7 +92,7 @@ def start(folder: Path, environment: dict[str, str], *command: str, fork: bool =
     A line for a shell is forked, too, if it has nothing in it that needs a shell.
     """
     words = command
-    if command[:2] == ("bash", "-c") and SHELL.isdisjoint(command[2]):
+    if command[:2] == ("bash", "-c") and SHELL.isdisjoint(QUOTED.sub("", command[2])):
         words = tuple(shlex.split(command[2]))
     line = " ".join(words) + " "
     for ours, module in COMMANDS.items():

@@ -230,7 +230,7 @@ def test_what_reruns_after_each_kind_of_change(done: Copy) -> None:
     copy.set(generate__test_points=500)
     assert copy.repro() == ["generate", "evaluate"]
     copy.set(network__hidden=20)
-    assert copy.repro() == ["train", "plot", "evaluate"]
+    assert json.loads(copy.run("dvc", "status", "--json")).keys() == {"train", "evaluate"}
 
     copy.set(plot__dpi=100, train__learning_rate=0.2, generate__test_points=1000, network__hidden=10)
     assert copy.repro() == []  # all of it is restored from the run cache
