@@ -13,6 +13,7 @@ from types import FunctionType
 from typing import Any, get_type_hints
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 from stages.runtime import progress
@@ -160,12 +161,21 @@ def copy(tmp_path: Path) -> Copy:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """A copy that `dvc repro` has run in, its results committed; tests read it and leave it as it is."""
-    copy = Copy(tmp_path_factory.mktemp("trained"))
-    assert copy.repro() == ["generate", "train", "plot", "evaluate"]
-    copy.commit("trained")
-    return copy
+def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Copy:
+    """A copy that `dvc repro` has run in, its results committed; tests read it and leave it as it is.
+
+    The first worker of the test run that needs it makes it, the others copy that.
+    """
+    of_all = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    with FileLock(of_all / "trained.lock"):
+        if not (of_all / "trained").exists():
+            copy = Copy(tmp_path_factory.mktemp("first"))
+            assert copy.repro() == ["generate", "train", "plot", "evaluate"]
+            copy.commit("trained")
+            copy.path.rename(of_all / "trained")
+    shared = object.__new__(Copy)
+    shared.path = of_all / "trained"
+    return shared.twin(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture

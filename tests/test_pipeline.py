@@ -273,7 +273,9 @@ def test_an_edit_reruns_exactly_the_stages_that_use_what_was_edited(done: Copy) 
 
 
 def test_metrics_params_and_experiments_can_be_compared(done: Copy) -> None:
-    done.run("dvc", "exp", "run", "-n", "slower", "-S", "train.learning_rate=1e-2", "-S", "train.epochs=100")
+    done.set(train__learning_rate=0.01, train__epochs=100)
+    done.rerun("train", "plot", "evaluate")
+    done.run("dvc", "exp", "save", "--name", "slower")
     assert "test_mse" in done.run("dvc", "metrics", "diff", "HEAD")
     changed = done.run("dvc", "params", "diff", "HEAD")
     assert "train.learning_rate" in changed
