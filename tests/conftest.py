@@ -13,6 +13,7 @@ from types import CodeType, FunctionType
 from typing import Any, get_type_hints
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 from stages.runtime import progress
@@ -30,7 +31,8 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in 
 ENVIRONMENT["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 IDENTITY = ["user.name=test", "user.email=test@example.com"]
 # These may differ from those with which the libraries of a fork were loaded.
-READ_LATE = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PATH", "XDG_CACHE_HOME"}
+READ_LATE = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PATH", "XDG_CACHE_HOME", "COLUMNS"}
+READ_LATE |= {"SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "SLURM_LAUNCH_NODE_IPADDR"}
 
 SAME_BYTES = (sys.platform, platform.machine()) == ("linux", "x86_64")
 
@@ -103,6 +105,12 @@ class Copy:
         lines = self.run("dvc", "repro", *options).splitlines()
         return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
 
+    def rerun(self, *stages: str) -> None:
+        """Run stages and have DVC record them, as `dvc repro` would, but in forks."""
+        for stage in stages:
+            self.stage(stage)
+        self.run("dvc", "commit", "--force", *stages)
+
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "-q", "--allow-empty", "-m", message)
@@ -158,12 +166,21 @@ def copy(tmp_path: Path) -> Copy:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """A copy that `dvc repro` has run in, its results committed; tests read it and leave it as it is."""
-    copy = Copy(tmp_path_factory.mktemp("trained"))
-    assert copy.repro() == ["generate", "train", "plot", "evaluate"]
-    copy.commit("trained")
-    return copy
+def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Copy:
+    """A copy that `dvc repro` has run in, its results committed; tests read it and leave it as it is.
+
+    The first worker of the test run that needs it makes it, the others copy that.
+    """
+    of_all = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    with FileLock(of_all / "trained.lock"):
+        if not (of_all / "trained").exists():
+            copy = Copy(tmp_path_factory.mktemp("first"))
+            assert copy.repro() == ["generate", "train", "plot", "evaluate"]
+            copy.commit("trained")
+            copy.path.rename(of_all / "trained")
+    shared = object.__new__(Copy)
+    shared.path = of_all / "trained"
+    return shared.twin(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture

@@ -232,7 +232,7 @@ def test_what_reruns_after_each_kind_of_change(done: Copy) -> None:
     copy.set(generate__test_points=500)
     assert copy.repro() == ["generate", "evaluate"]
     copy.set(network__hidden=20)
-    assert copy.repro() == ["train", "plot", "evaluate"]
+    assert json.loads(copy.run("dvc", "status", "--json")).keys() == {"train", "evaluate"}
 
     copy.set(plot__dpi=100, train__learning_rate=0.2, generate__test_points=1000, network__hidden=10)
     assert copy.repro() == []  # all of it is restored from the run cache
@@ -275,7 +275,9 @@ def test_an_edit_reruns_exactly_the_stages_that_use_what_was_edited(done: Copy) 
 
 
 def test_metrics_params_and_experiments_can_be_compared(done: Copy) -> None:
-    done.run("dvc", "exp", "run", "-n", "slower", "-S", "train.learning_rate=1e-2", "-S", "train.epochs=100")
+    done.set(train__learning_rate=0.01, train__epochs=100)
+    done.rerun("train", "plot", "evaluate")
+    done.run("dvc", "exp", "save", "--name", "slower")
     assert "test_mse" in done.run("dvc", "metrics", "diff", "HEAD")
     changed = done.run("dvc", "params", "diff", "HEAD")
     assert "train.learning_rate" in changed

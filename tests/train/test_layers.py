@@ -13,7 +13,7 @@ from stages.train.batches import Batches
 from stages.train.layers import Demands, ensure_whole_batches, examine
 from stages.train.ranks import Ranks
 from tests.conftest import Copy
-from tests.train.test_checkpoint import FILES, PYTHON, TORCHRUN
+from tests.train.test_checkpoint import FILES, PYTHON, TWO_RANKS
 
 LAYERS = {
     "deep": "nn.Linear(n_hidden, 9), nn.GELU(), nn.LayerNorm(9), nn.Linear(9, n_hidden), nn.Tanh()",
@@ -54,7 +54,7 @@ def test_a_fork_with_dropout_and_frozen_weights_trains_on_two_ranks(copy: Copy) 
     copy.stage("generate")
     copy.run(*PYTHON)
     alone = torch.load(copy.path / "data/net_params.pkl", weights_only=True)
-    copy.run(*TORCHRUN)
+    copy.run(*TWO_RANKS)
     torch.testing.assert_close(torch.load(copy.path / "data/net_params.pkl", weights_only=True), alone)
     copy.stage("evaluate")
 
