@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from stages.runtime.errors import UserError
-from stages.train.batches import Batches
 from stages.train.layers import Demands, ensure_whole_batches, examine
 from stages.train.ranks import Ranks
 from tests.conftest import Copy
+from tests.train.batched import batched
 from tests.train.test_checkpoint import FILES, PYTHON, TWO_RANKS
 
 LAYERS = {
@@ -103,7 +103,7 @@ def test_a_layer_that_needs_whole_batches_is_named_where_it_does_not_get_them(
     points: int, size: int | None, micro_size: int, ranks: int, message: str
 ) -> None:
     x = torch.zeros(points, 1)
-    batches = Batches(x, x, size, micro_size, Ranks(0, ranks), 0)
+    batches = batched(x, x, size, micro_size, Ranks(0, ranks), 0)
     with pytest.raises(UserError, match=f"^params.yaml: {re.escape(message)}"):
         ensure_whole_batches(examine(norm(), x, x), batches)
     ensure_whole_batches(examine(nn.Linear(1, 1), x, x), batches)
