@@ -65,7 +65,7 @@ class CompiledSteps:
 
         The very first step is eager: it creates the optimizer's state.
         """
-        batches, n = self.batches, len(self.batches.points.x)
+        batches, n = self.batches, self.batches.points.n
         epoch, skip = position
         if epoch == skip == 0:
             batch = next(batches.epoch(0))
