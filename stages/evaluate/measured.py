@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.dataset import Dataset
-from stages.evaluate.metrics import Errors, errors_of
+from stages.evaluate.metrics import Errors, Metrics, errors_of
 from stages.evaluate.predictions import Advance, Predictions, count_within, keep_rows, predict_alike
 
 
@@ -18,6 +18,11 @@ class Measured(NamedTuple):
     in_errors: Tensor  # and for those in errors.csv
     covered: Tensor  # points that were within the half-width of their prediction, (n_output,)
     difference: float  # the largest between the model and its twin
+
+    def scores(self) -> tuple[Metrics, list[Metrics], list[Metrics]]:
+        """Return the metrics of the model and, of several networks, those of each and of the mean without each."""
+        overall, *variants = (self.errors.of(model).overall() for model in range(len(self.errors.squares)))
+        return overall, variants[: len(variants) // 2], variants[len(variants) // 2 :]
 
 
 def measure(

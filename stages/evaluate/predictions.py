@@ -57,17 +57,11 @@ def predict(model: nn.Module, x: Tensor, rows: int, advance: Advance) -> Iterato
     """
     for chunk in x.split(rows):
         predictions = predictions_of(model, chunk)
-        for values in predictions:
-            require_finite(values)
+        if not all(values.isfinite().all() for values in predictions):
+            cure = "lower train.learning_rate, or look for extreme values in the data"
+            raise UserError(f"data/net.pkl: must predict finite values, got nan or inf: {cure}")
         yield predictions
         advance(len(chunk))
-
-
-def require_finite(predictions: Tensor) -> None:
-    """Raise UserError if predictions are not finite."""
-    if not predictions.isfinite().all():
-        cure = "lower train.learning_rate, or look for extreme values in the data"
-        raise UserError(f"data/net.pkl: must predict finite values, got nan or inf: {cure}")
 
 
 def predict_alike(

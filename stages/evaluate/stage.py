@@ -12,7 +12,7 @@ import torch
 
 from stages import dataset, residuals
 from stages.dataset import Dataset
-from stages.ensemble import networks_of, width
+from stages.ensemble import width
 from stages.evaluate.baselines import Model, least_squares, mean_of, predictions
 from stages.evaluate.measured import measure
 from stages.evaluate.metrics import Errors, errors_of
@@ -84,8 +84,8 @@ def summary(metrics: dict[str, Any]) -> str:
     if "interval_coverage" in metrics:
         coverage = metrics["interval_coverage"]
         shares = coverage.values() if isinstance(coverage, dict) else [coverage]
-        level, covered = f"{metrics['interval_level']:.0%}", ", ".join(f"{share:.1%}" for share in shares)
-        text += f"; intervals for {level} cover {covered}"
+        covered = " and ".join(f"{share:.1%}" for share in shares)
+        text += f"; {metrics['interval_level']:.0%} intervals cover {covered} of the test points"
     return text
 
 
@@ -106,9 +106,7 @@ def run(params: Params) -> str:
     blueprint = Blueprint.of(train, params.network)
     net = restore_net("data/net.pkl", blueprint).eval()
     twin = restore_params("data/net_params.pkl", blueprint).eval()
-    stack, ensemble = networks_of(net), ensemble_of(net)
-    networks = stack.networks if stack else 1
-    if ensemble:
+    if ensemble := ensemble_of(net):
         require_held_back(ensemble, ensemble_of(twin), len(train.x))
     half_width, remarks = half_width_of(ensemble)
 
@@ -116,16 +114,15 @@ def run(params: Params) -> str:
     n, n_output = test.y.shape
     table_rows = TABLE_ROWS // n_output
     in_table, in_errors = (torch.tensor(evenly_spread(n, max(least, table_rows))) for least in (1, FEWEST_ROWS))
-    held_back = int(ensemble.folds[1]) * networks if ensemble else 0
+    held_back = ensemble.held_back().numel() if ensemble else 0
     with showing(2 * n + len(train.x) + held_back, "prediction") as advance:
         measured = measure((net, twin), test, rows, (in_table, in_errors), half_width, advance)
         train_errors = errors_of((chunk.mean for chunk in predict(net, train.x, rows, advance)), train.y)
         of_rows = of_held_back(net, ensemble, train, rows, advance) if ensemble and held_back else {}
 
-    overall, *variants = (measured.errors.of(model).overall() for model in range(len(measured.errors.squares)))
-    each, without = variants[:networks], variants[networks:]
+    overall, each, without = measured.scores()
     errors = residuals_of(test, in_errors, measured.in_errors, overall, without, n=n)
-    compared = reference_metrics(train, test, measured.errors.of(0), networks)
+    compared = reference_metrics(train, test, measured.errors.of(0), len(each))
     intervals = {} if half_width is None else of_intervals(half_width, measured.covered, n, test.names.target_names)
     # Texts come last: `dvc exp show` shows the metrics in this order.
     texts = {"warnings": few_rows(n) | compared.pop("warnings", {}), "columns": train.decisions}

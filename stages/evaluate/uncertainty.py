@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stages.dataset import Dataset
 from stages.ensemble import Ensemble, held_out
 from stages.evaluate.metrics import Metrics, errors_of
-from stages.evaluate.predictions import Advance, require_finite
+from stages.evaluate.predictions import Advance
 from stages.history import INTERVAL
 from stages.residuals import METRICS, Residuals
 from stages.runtime.errors import UserError, counted
@@ -34,8 +34,6 @@ def require_held_back(ensemble: Ensemble, twin: Ensemble | None, rows: int) -> N
     if held_back_of != rows or not 0 <= size < rows or not 0 <= seed < 2**32:
         rule = f"each network must have held back fewer than all of {rows} rows, those of data/train.pt"
         raise UserError(f"data/net.pkl: {rule}, got {size} of {held_back_of}: {RETRAIN}")
-    if not ensemble.half_widths.isfinite().all():
-        raise UserError(f"data/net.pkl: errors in rows held back must be finite, got nan or inf: {RETRAIN}")
     for name, values in ensemble.named_buffers(recurse=False):
         if twin is None or not torch.equal(values, twin.get_buffer(name)):
             raise UserError(f"data/net.pkl and data/net_params.pkl differ in {name}: {RETRAIN}")
@@ -84,7 +82,6 @@ def of_held_back(model: nn.Module, ensemble: Ensemble, train: Dataset, rows: int
         return predictions
 
     known, predictions = held_out(each, train.x, ensemble.held_back(), rows)
-    require_finite(predictions)
     y = train.y[known]
     overall = errors_of(predictions.split(rows), y).overall()
     return with_standard_errors("cv", overall, residuals_of(train, known, predictions, overall, n=len(known)))

@@ -84,12 +84,17 @@ def test_metrics_are_those_of_numpy_in_float64(n_output: int) -> None:
         x, y, *_ = dataset.read(f"data/{name}.pt")
         error[name] = (net(x).detach().numpy().astype("f8") - y.numpy().astype("f8")).ravel()
     targets = y.numpy().astype("f8")
+    squares, absolutes = (
+        np.mean(values.reshape(50, -1), axis=1) for values in (error["test"] ** 2, abs(error["test"]))
+    )
     assert metrics == pytest.approx(
         {
             "train_mse": np.mean(error["train"] ** 2),
             "test_mse": np.mean(error["test"] ** 2),
             "test_rmse": np.sqrt(np.mean(error["test"] ** 2)),
+            "test_rmse_se_of_rows": np.std(squares, ddof=1) / np.sqrt(50) / (2 * np.sqrt(np.mean(squares))),
             "test_mae": np.mean(np.abs(error["test"])),
+            "test_mae_se_of_rows": np.std(absolutes, ddof=1) / np.sqrt(50),
             "test_r2": 1 - np.sum(error["test"] ** 2) / np.sum((targets - targets.mean(axis=0)) ** 2),
             "noise_floor": 0.04 / 12,
             "test_mse_over_noise_floor": np.mean(error["test"] ** 2) / (0.04 / 12),
@@ -268,10 +273,11 @@ def test_a_noise_floor_of_next_to_nothing_has_no_multiple() -> None:
     assert evaluated()["test_mse_over_noise_floor"] is None
 
 
-def test_metrics_that_have_no_value_are_null() -> None:
+def test_metrics_that_have_no_value_are_null_and_standard_errors_are_left_out() -> None:
     save(points=1, noise_variance=0.0)
     metrics = evaluated()
     assert metrics["noise_floor"] == 0
+    assert "test_rmse_se_of_rows" not in metrics
     assert metrics["test_r2"] is None
     assert metrics["test_mse_over_noise_floor"] is None
 
