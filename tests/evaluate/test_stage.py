@@ -15,7 +15,7 @@ from stages.columns import Category, Columns, Feature, Number
 from stages.dataset import Dataset
 from stages.evaluate import stage as evaluate
 from stages.evaluate.baselines import least_squares
-from stages.evaluate.predictions import keep_rows, predict_alike
+from stages.evaluate.predictions import keep_rows, predict, predict_alike
 from stages.network import Network
 from stages.runtime.errors import UserError
 from stages.runtime.spread import evenly_spread
@@ -84,12 +84,17 @@ def test_metrics_are_those_of_numpy_in_float64(n_output: int) -> None:
         x, y, *_ = dataset.read(f"data/{name}.pt")
         error[name] = (net(x).detach().numpy().astype("f8") - y.numpy().astype("f8")).ravel()
     targets = y.numpy().astype("f8")
+    squares, absolutes = (
+        np.mean(values.reshape(50, -1), axis=1) for values in (error["test"] ** 2, abs(error["test"]))
+    )
     assert metrics == pytest.approx(
         {
             "train_mse": np.mean(error["train"] ** 2),
             "test_mse": np.mean(error["test"] ** 2),
             "test_rmse": np.sqrt(np.mean(error["test"] ** 2)),
+            "test_rmse_se_of_rows": np.std(squares, ddof=1) / np.sqrt(50) / (2 * np.sqrt(np.mean(squares))),
             "test_mae": np.mean(np.abs(error["test"])),
+            "test_mae_se_of_rows": np.std(absolutes, ddof=1) / np.sqrt(50),
             "test_r2": 1 - np.sum(error["test"] ** 2) / np.sum((targets - targets.mean(axis=0)) ** 2),
             "noise_floor": 0.04 / 12,
             "test_mse_over_noise_floor": np.mean(error["test"] ** 2) / (0.04 / 12),
@@ -267,10 +272,11 @@ def test_a_noise_floor_of_next_to_nothing_has_no_multiple() -> None:
     assert evaluated()["test_mse_over_noise_floor"] is None
 
 
-def test_metrics_that_have_no_value_are_null() -> None:
+def test_metrics_that_have_no_value_are_null_and_standard_errors_are_left_out() -> None:
     save(points=1, noise_variance=0.0)
     metrics = evaluated()
     assert metrics["noise_floor"] == 0
+    assert "test_rmse_se_of_rows" not in metrics
     assert metrics["test_r2"] is None
     assert metrics["test_mse_over_noise_floor"] is None
 
@@ -349,8 +355,8 @@ def test_the_table_of_predictions_is_the_same_however_the_points_are_cut() -> No
     rows = torch.tensor(evenly_spread(2500, 999))
     for chunk_rows in (1, 7, 2500):
         kept: list[Tensor] = []
-        chunks = list(keep_rows(network.predict(net, x).split(chunk_rows), rows, kept))
-        torch.testing.assert_close(torch.cat(chunks), network.predict(net, x), rtol=0, atol=0)
+        chunks = list(keep_rows(predict(net, x, chunk_rows, advance=lambda _: None), rows, kept))
+        torch.testing.assert_close(torch.cat([chunk.mean for chunk in chunks]), network.predict(net, x))
         torch.testing.assert_close(torch.cat(kept), network.predict(net, x)[rows], rtol=0, atol=0)
 
 
@@ -432,6 +438,6 @@ class Constant(nn.Module):
 def test_predictions_are_compared_as_bits(value: float, other: float) -> None:
     x = torch.zeros(5, 1)
     (same,) = predict_alike(Constant(value), Constant(value), x, 5, advance=lambda _: None, differences=[])
-    assert same.tolist() == [[value]] * 5
+    assert same.mean.tolist() == [[value]] * 5
     with pytest.raises(UserError, match="predict differently: run `dvc repro --force train`$"):
         list(predict_alike(Constant(value), Constant(other), x, 5, advance=lambda _: None, differences=[]))

@@ -332,3 +332,37 @@ def test_a_link_to_a_file_is_read() -> None:
     Path("data/raw/link.csv").symlink_to("../../t.csv")
     train, test = points("", path="data/raw/link.csv")
     assert (len(train.x), len(test.x)) == (8, 2)
+
+
+def digest(content: str, tests: str | None = None, **changes: Any) -> str:
+    train, test = points(content, tests, **changes)
+    assert train.digest is None
+    assert test.digest is not None
+    return test.digest
+
+
+def test_the_digest_of_the_test_rows_is_the_same_for_another_choice_of_columns() -> None:
+    ours = digest(table(100))
+    assert digest(table(100), features=["city"]) == ours
+    assert digest(table(100), categories=["area"]) == ours
+    assert digest(table(100), missing=[7]) == ours
+    assert digest(table(100), target="area") == ours
+
+
+def test_the_digest_of_the_test_rows_is_another_for_other_rows_and_for_another_table() -> None:
+    digests = [
+        digest(table(100)),
+        digest(table(100), seed=2),
+        digest(table(100), test_fraction=0.3),
+        digest(table(101)),
+        digest(table(100).replace("a", "A")),  # of a column that may not be a feature
+        digest(table(100), table(20)),
+        digest(table(100), table(21)),
+    ]
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_digest_of_a_test_table_does_not_depend_on_the_table_to_train_on() -> None:
+    assert digest(table(100), table(20)) == digest(table(90), table(20))
+    without_target = table(20).replace("3.5", "", 1)
+    assert digest(table(100), without_target) != digest(table(100), without_target.replace("4.5", "", 1))
