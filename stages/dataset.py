@@ -8,6 +8,7 @@ hexadecimal digits, if these are the rows of a table to test on.
 
 import json
 import math
+import re
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple

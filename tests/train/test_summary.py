@@ -79,7 +79,9 @@ def test_a_network_whose_neurons_have_all_died_is_no_better_than_the_mean() -> N
     points = dataset.read("data/train.pt")
     mean = loss_of_mean("MSELoss", points.y, points.y)
     for final in (mean * (1 - 1e-7), mean, mean * (1 + 1e-7)):  # it predicts the mean, up to rounding
-        told = summary({"loss": [0.1, 7.0, mean]}, final, "MSELoss", points, None, nn.Linear(1, 1), standardize=False)
+        told = summary(
+            {"loss": [0.1, 7.0, mean]}, [], final, "MSELoss", points, None, nn.Linear(1, 1), standardize=False
+        )
         assert told == f"loss {mean:.4g} after 3 epochs, 27.25 times the noise floor{LOWER}"
 
 
