@@ -94,12 +94,13 @@ def _ours(x: ndarray, y: ndarray, work: Work, steps: str) -> Peer:
 
     from stages.dataset import Dataset
     from stages.runtime import params
-    from stages.train.batches import Batches, fitting_micro_size
+    from stages.train.batches import Batches, Points, fitting_micro_size
     from stages.train.checkpoint.store import PATH, Checkpoint
     from stages.train.ranks import Ranks
     from stages.train.record import Record, snapshot_points
     from stages.train.settings import Train
     from stages.train.training import train
+    from stages.train.validation import folds_of
 
     section = params.load(str(PROJECT / "params.yaml"))["train"]
     section |= {"optimizer": work.optimizer, "learning_rate": work.learning_rate, "batch_size": work.batch_size}
@@ -107,8 +108,8 @@ def _ours(x: ndarray, y: ndarray, work: Work, steps: str) -> Peer:
     settings, ranks = Train.model_validate(section), Ranks()
     net, micro_size = torch_net(work), fitting_micro_size(torch.device("cpu"), sum(work.widths))
     points = Dataset(torch.from_numpy(x), torch.from_numpy(y))
-    batches = Batches(points.x, points.y, work.batch_size, micro_size, ranks, settings.seed)
-    shown = snapshot_points(points).x
+    batches = Batches(Points(points.x, points.y, len(x)), work.batch_size, micro_size, ranks, [settings.seed])
+    shown = snapshot_points(points, folds_of(len(x), 0, 1, settings.seed)).x
 
     def fit(epochs: int) -> None:
         lasting = settings.model_copy(update={"epochs": epochs, "snapshot_every": max(1, epochs // SNAPSHOTS)})

@@ -2,8 +2,9 @@
 
 The file is a dict saved by torch.save: x, float32 (n, n_feature); y, float32 (n, n_output), of classes 1 in the column
 of a row's class and 0 elsewhere; n ≥ 1; all finite; noise_variance, a float, if the variance of the noise in y is
-known; columns, the JSON text of a Columns, if the columns have names; and decisions, the JSON text of a mapping, if
-something was decided about the columns of a table.
+known; columns, the JSON text of a Columns, if the columns have names; decisions, the JSON text of a mapping, if
+something was decided about the columns of a table; and digest, in hexadecimal digits, if these are the rows of a table
+to test on.
 """
 
 import json
@@ -18,13 +19,9 @@ from torch import Tensor
 
 from stages.columns import Columns, unnamed
 from stages.runtime import archive, files
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, short
 
-RECORD = re.compile(  # what torch.save calls its records, in a folder named after the file
-    r"([^/]+)/(data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id)"
-)
-
-OPTIONAL = ("noise_variance", "columns", "decisions")
+OPTIONAL = ("noise_variance", "columns", "decisions", "digest")
 
 
 class Dataset(NamedTuple):
@@ -35,6 +32,7 @@ class Dataset(NamedTuple):
     noise_variance: float | None = None  # in units of y²; no model's mean squared error is lower on average
     columns: Columns | None = None
     decisions: dict[str, str] | None = None  # what was decided about a table's columns, by name, for the metrics
+    digest: str | None = None  # of a table and of which of its rows these are: the same for any choice of features
 
     @property
     def names(self) -> Columns:
@@ -70,12 +68,7 @@ def read(path: str) -> Dataset:
     Raises UserError if the file is missing, is not as torch.save writes it, or breaks the contract above.
     """
     with files.reading(path, "a dataset of this project"), Path(path).open("rb") as file:
-        with archive.opened(file) as records:
-            names = [RECORD.fullmatch(name) for name in records.namelist()]
-            folders = {name and name[1] for name in names}  # None if torch.save writes no such record
-            if None in folders or len(folders) > 1 or records.read(f"{folders.pop()}/byteorder") != b"little":
-                raise ValueError
-        file.seek(0)
+        archive.torch_pickle(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about kinds of tensors that _checked refuses
             content = torch.load(file, map_location="cpu", weights_only=True)
@@ -104,6 +97,9 @@ def _checked(path: str, content: Any) -> Dataset:
     variance = content.get("noise_variance", 0.0)
     if not (isinstance(variance, float) and 0 <= variance < float("inf")):
         raise UserError(f"{path}: noise_variance must be a finite float of at least 0, got {variance!r}")
+    digest = content.get("digest", "0")
+    if not (isinstance(digest, str) and re.fullmatch("[0-9a-f]+", digest)):
+        raise UserError(f"{path}: digest must be a text of hexadecimal digits, got {short(digest)}")
     dataset = Dataset(**content | {"columns": None, "decisions": _decisions(path, content.get("decisions", "{}"))})
     if "columns" in content:
         dataset = dataset._replace(columns=_named(path, content["columns"]))

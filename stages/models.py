@@ -1,6 +1,7 @@
 """Save a trained network both ways, and restore it from a file that may come from a stranger.
 
-A file is loaded only if torch.save would have written it for a network like the expected one: see runtime/restored.py.
+Only the values of tensors are taken from a file, and only if it holds a network like the expected one: see
+runtime/outline.py.
 """
 
 import json
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stages import network
 from stages.columns import Columns, unnamed
@@ -18,13 +19,13 @@ from stages.ensemble import MOST_NETWORKS, MOST_QUANTILES, Ensemble, Stack, seed
 from stages.network import Network
 from stages.runtime import files
 from stages.runtime.errors import UserError
-from stages.runtime.restored import Loaded, outline, records_of, restored, saved
+from stages.runtime.outline import WITHIN, fill, match, parts
 from stages.tabular import Tabular, model_columns
 
 WHAT = "a model of this project"
-READ_RATIO = 100  # a file more than this many times as large as expected is not loaded into memory
-FITS = "; its state dict, as in net_params.pkl, still fits"
-RETRAIN = "undo the change, or run `dvc repro --force train`"
+OURS = "does not hold the network of params.yaml and stages/network.py"
+STACKED = "networks.net."  # in the names of tensors of an Ensemble's networks
+ANY = "does not hold a network like that of stages/network.py"
 
 
 class Blueprint(NamedTuple):
@@ -46,14 +47,14 @@ class Blueprint(NamedTuple):
         """Return the blueprint of the network alone, one of several, in its own units."""
         return self._replace(columns=None, networks=1, quantiles=0)
 
-    def with_numbers(self, parts: dict[str, Any]) -> "Blueprint":
-        """Return it with as many networks, and as many quantiles of their errors, as in an outline of a model.
+    def sized(self, named: dict[str, Any]) -> "Blueprint":
+        """Return it with as many networks, and as many quantiles of their errors, as there are in a file's parts.
 
         Raises ValueError if they are too many.
         """
-        shapes = {name: part for name, part in parts.items() if isinstance(part, torch.Size)}
-        quantiles = next((shape[0] for name, shape in shapes.items() if name.endswith("half_widths")), 0)
-        networks = next((shape[0] for name, shape in shapes.items() if "networks.net." in name), 1)
+        tensors = {WITHIN.sub("", name): part for name, part in named.items() if isinstance(part, Tensor)}
+        networks = next((len(values) for name, values in tensors.items() if STACKED in name), 1)
+        quantiles = next((len(values) for name, values in tensors.items() if name.endswith("half_widths")), 0)
         if networks > MOST_NETWORKS or quantiles > MOST_QUANTILES:
             raise ValueError
         return self._replace(networks=networks, quantiles=quantiles)
@@ -89,11 +90,12 @@ def save_params(path: str, net: nn.Module) -> None:
 
 
 def restore_net(path: str, blueprint: Blueprint) -> nn.Module:
-    """Return the whole module that `save_net` wrote: a network like this, in any style.
+    """Return a network with the values in the file that `save_net` wrote: a network like this, in any style.
 
-    Raises UserError, before anything in the file has run, if it is missing, damaged, or holds anything else.
+    Nothing in the file runs. Raises UserError if it is missing, damaged, or holds anything else.
     """
-    return _load(path, [*_as_many(path, blueprint).in_all_styles().values()])
+    nets = _sized(path, blueprint).in_all_styles().values()
+    return _restored(path, [(net, net) for net in nets], OURS)
 
 
 def restore_params(path: str, blueprint: Blueprint) -> nn.Module:
@@ -101,9 +103,14 @@ def restore_params(path: str, blueprint: Blueprint) -> nn.Module:
 
     Raises UserError as `restore_net` does.
     """
-    nets = [*_as_many(path, blueprint).in_all_styles().values()]
-    nets[0].load_state_dict(_load(path, [net.state_dict() for net in nets]))
-    return nets[0]
+    net = _sized(path, blueprint).build()
+    return _restored(path, [(net.state_dict(), net)], OURS)
+
+
+def _sized(path: str, blueprint: Blueprint) -> Blueprint:
+    """Return the blueprint with as many networks as a file has, which params.yaml may not say any more."""
+    with files.reading(path, WHAT), Path(path).open("rb") as file:
+        return blueprint.sized(parts(file))
 
 
 def load(path: str) -> Tabular:
@@ -113,41 +120,29 @@ def load(path: str) -> Tabular:
 
     Raises UserError as `restore_net` does, and if the file does not store the params that a network of your own needs.
     """
-    with files.reading(path, WHAT):
-        with Path(path).open("rb") as file:
-            records = records_of(file)
-        blueprint = _blueprint(path, outline(records))
+    with files.reading(path, WHAT), Path(path).open("rb") as file:
+        blueprint = _blueprint(path, parts(file))
         with torch.device("meta"):  # takes no memory
-            if sum(values.nbytes for values in blueprint.build().parameters()) > sum(map(len, records.values())):
+            if sum(values.nbytes for values in blueprint.build().parameters()) > Path(path).stat().st_size:
                 raise ValueError
-        nets = [*blueprint.in_all_styles().values()]
-        either: list[Any] = [*nets, *(net.state_dict() for net in nets)]
-        loaded = restored(
-            path, records, either, "does not hold a network like that of stages/network.py", RETRAIN, FITS
-        )
-    if not isinstance(loaded, nn.Module):
-        nets[0].load_state_dict(loaded)
-        loaded = nets[0]
-    if not isinstance(loaded, Tabular):
-        loaded = Tabular(loaded, unnamed(blueprint.n_feature, blueprint.n_output))
-    return loaded.eval()
+    own, *others = blueprint.in_all_styles().values()
+    net = _restored(path, [(own.state_dict(), own), (own, own), *((net, net) for net in others)], ANY)
+    return (net if isinstance(net, Tabular) else Tabular(net, unnamed(*blueprint[1:3]))).eval()
 
 
-def _blueprint(path: str, parts: dict[str, Any]) -> Blueprint:
-    """Return what the network is built from whose outline this is.
+def _blueprint(path: str, named: dict[str, Any]) -> Blueprint:
+    """Return what the network is built from with these parts.
 
     Its first matrix must be the weights of a layer with n_hidden neurons, and its last one those of the layer that
     predicts, as in stages/network.py. Raises UserError where it needs params that it does not store, and ValueError, or
     what pydantic raises, where there is no such network.
     """
-    stored = json.loads(parts.get("stored.text", "{}"))
+    stored = json.loads(named.get("stored.text", "{}"))
     params = stored.pop("network", {})
     columns = Columns(**stored) if stored else None
-    several = any("networks.net." in name for name in parts)
-    shapes = [
-        shape[several:] for name, shape in parts.items() if isinstance(shape, torch.Size) and "net." * several in name
-    ]
-    matrices = [shape for shape in shapes if len(shape) == 2]
+    tensors = {WITHIN.sub("", name): part for name, part in named.items() if isinstance(part, Tensor)}
+    stacked = [values[0] for name, values in tensors.items() if STACKED in name]
+    matrices = [values.shape for values in stacked or tensors.values() if values.ndim == 2]
     (n_hidden, n_feature), (n_output, _) = matrices[0], matrices[-1]
     inferred = {"style": next(iter(network.STYLES)), "hidden": n_hidden, "standardize": False}
     if unknown := sorted(Network.model_fields.keys() - inferred.keys() - params.keys()):
@@ -157,22 +152,19 @@ def _blueprint(path: str, parts: dict[str, Any]) -> Blueprint:
             "by `dvc repro`"
         )
     inferred = {name: value for name, value in inferred.items() if name in Network.model_fields}
-    one = Blueprint(Network.model_validate_json(json.dumps(inferred | params)), n_feature, n_output, columns)
-    return one.with_numbers(parts)
+    section = Network.model_validate_json(json.dumps(inferred | params))
+    return Blueprint(section, n_feature, n_output, columns).sized(named)
 
 
-def _as_many(path: str, blueprint: Blueprint) -> Blueprint:
-    """Return the blueprint with as many networks, and as many quantiles of their errors, as there are in the file."""
+def _restored(path: str, forms: Sequence[tuple[object, nn.Module]], fault: str) -> nn.Module:
+    """Return the network beside the form that a file has, with the values in the file.
+
+    Raises UserError, `path: fault: difference: what to do`, if it has another form.
+    """
     with files.reading(path, WHAT), Path(path).open("rb") as file:
-        return blueprint.with_numbers(outline(records_of(file)))
-
-
-def _load(path: str, expected: Sequence[Loaded]) -> Loaded:
-    """Return what torch.save wrote to path, if it is like one of these objects except for the values of its tensors."""
-    fault = "does not hold the network of params.yaml and stages/network.py"
-    with files.reading(path, WHAT), Path(path).open("rb") as file:
-        size = Path(path).stat().st_size
-        usual = max(sum(map(len, saved(value).values())) for value in expected)
-        if size > READ_RATIO * usual:
-            raise UserError(f"{path}: {fault}: it has {size} bytes instead of about {usual}: {RETRAIN}")
-        return restored(path, records_of(file), expected, fault, RETRAIN, FITS)
+        index, difference = match(parts(file), [form for form, _ in forms])
+        if difference:
+            raise UserError(f"{path}: {fault}: {difference}: undo the change, or run `dvc repro --force train`")
+        net = forms[index][1]
+        fill(net, parts(file, "cpu"))
+    return net

@@ -29,7 +29,8 @@ class Residuals(NamedTuple):
     def influence(self, metric: str) -> np.ndarray:
         """Return by how much each of the k rows moves the metric, float64 (k,), by the delta method.
 
-        Over all n rows, the metric's variance is theirs divided by n.
+        Over all n rows, the metric's variance is theirs divided by n. The mean squared error is a mean over rows, so
+        that a row's share in it is its squared error less the mean; in its root, that divided by twice the root.
         """
         value = self.overall[metric]
         if metric == "mae":
@@ -42,7 +43,11 @@ class Residuals(NamedTuple):
         return float(influence.var(ddof=1)) / self.n if len(influence) > 1 else math.nan
 
     def variance_of_networks(self, metric: str) -> float:
-        """Return the variance of the metric that comes from the networks, by the jackknife; nan if there is one."""
+        """Return the variance of the metric that comes from the networks, nan if there is one, by the jackknife.
+
+        On average it is not too small, but may be too large. Source: Efron and Stein 1981, The Jackknife Estimate of
+        Variance, Annals of Statistics 9.
+        """
         without = self.without[metric]
         networks = len(without)
         return float(np.square(without - without.mean()).sum()) * (networks - 1) / networks if networks else math.nan
@@ -50,29 +55,16 @@ class Residuals(NamedTuple):
 
 def write(path: str, residuals: Residuals) -> None:
     """Write the residuals as a CSV table: a line for the table, for all rows, for each row and target, each network."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, HEADER, lineterminator="\n")
-    table.writeheader()
-    table.writerow({"part": "table", "number": residuals.n, "target": residuals.table})
-    table.writerow({"part": "all rows", **{name: f"{value:.17g}" for name, value in residuals.overall.items()}})
-    for row, true, errors in zip(residuals.rows, residuals.true, residuals.errors, strict=True):
-        for target, *values in zip(residuals.targets, true, errors, strict=True):
-            numbers = dict(zip(("true", "error"), (f"{value:.9g}" for value in values), strict=True))
-            table.writerow({"part": "row", "number": row, "target": target, **numbers})
-    for number, metrics in enumerate(zip(*(residuals.without[name] for name in METRICS), strict=True)):
-        numbers = dict(zip(METRICS, (f"{value:.17g}" for value in metrics), strict=True))
-        table.writerow({"part": "without network", "number": number, **numbers})
     with files.writing(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(_text(residuals).encode())
 
 
 def parse(text: str) -> Residuals:
     """Return the residuals in the text of a file that `write` wrote. Raises ValueError if it is another."""
-    lines = list(csv.DictReader(io.StringIO(text)))
     by_part: dict[str, list[dict[str, str]]] = {}
-    for line in lines:
-        by_part.setdefault(line.get("part", ""), []).append(line)
     try:
+        for line in csv.DictReader(io.StringIO(text)):
+            by_part.setdefault(line["part"], []).append(line)
         (table,), (overall,) = by_part["table"], by_part["all rows"]
         rows, networks = by_part["row"], by_part.get("without network", [])
         targets = list(dict.fromkeys(line["target"] for line in rows))
@@ -87,9 +79,28 @@ def parse(text: str) -> Residuals:
             {name: float(overall[name]) for name in METRICS},
             {name: np.array([float(line[name]) for line in networks]) for name in METRICS},
         )
-    except (KeyError, TypeError) as error:
+    except (csv.Error, KeyError, TypeError) as error:
         raise ValueError(f"not as this project writes it: {error}") from error
+    numbers = np.concatenate([values.ravel(), [*residuals.overall.values()], *residuals.without.values()])
+    if _text(residuals) != text or not np.isfinite(numbers).all():
+        raise ValueError("not as this project writes it")
     return residuals
+
+
+def _text(residuals: Residuals) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, HEADER, lineterminator="\n")
+    table.writeheader()
+    table.writerow({"part": "table", "number": residuals.n, "target": residuals.table})
+    table.writerow({"part": "all rows", **{name: f"{value:.17g}" for name, value in residuals.overall.items()}})
+    for row, true, errors in zip(residuals.rows, residuals.true, residuals.errors, strict=True):
+        for target, *values in zip(residuals.targets, true, errors, strict=True):
+            numbers = dict(zip(("true", "error"), (f"{value:.9g}" for value in values), strict=True))
+            table.writerow({"part": "row", "number": row, "target": target, **numbers})
+    for number, metrics in enumerate(zip(*(residuals.without[name] for name in METRICS), strict=True)):
+        numbers = dict(zip(METRICS, (f"{value:.17g}" for value in metrics), strict=True))
+        table.writerow({"part": "without network", "number": number, **numbers})
+    return text.getvalue()
 
 
 def read(path: str) -> Residuals:

@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any, get_type_hints
 
 import pytest
+from filelock import FileLock
 from ruamel.yaml import YAML
 
 from stages.runtime import progress
@@ -30,7 +31,8 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in 
 ENVIRONMENT["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 IDENTITY = ["user.name=test", "user.email=test@example.com"]
 # These may differ from those with which the libraries of a fork were loaded.
-READ_LATE = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PATH", "XDG_CACHE_HOME"}
+READ_LATE = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PATH", "XDG_CACHE_HOME", "COLUMNS"}
+READ_LATE |= {"SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "SLURM_LAUNCH_NODE_IPADDR"}
 
 SAME_BYTES = (sys.platform, platform.machine()) == ("linux", "x86_64")
 
@@ -103,6 +105,12 @@ class Copy:
         lines = self.run("dvc", "repro", *options).splitlines()
         return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
 
+    def rerun(self, *stages: str) -> None:
+        """Run stages and have DVC record them, as `dvc repro` would, but in forks."""
+        for stage in stages:
+            self.stage(stage)
+        self.run("dvc", "commit", "--force", *stages)
+
     def commit(self, message: str) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "-q", "--allow-empty", "-m", message)
@@ -141,10 +149,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def starts_processes(test: FunctionType) -> bool:
     """Return whether the test, or a function of its file that it names, uses subprocess or tests/forks.py."""
-    named = [test.__globals__.get(name) for name in test.__code__.co_names]
+    named = [test.__globals__.get(name) for name in names_in(test.__code__)]
     ours = [value for value in named if isinstance(value, FunctionType) and value.__module__ == test.__module__]
-    used = [function.__globals__.get(name) for function in (test, *ours) for name in function.__code__.co_names]
+    used = [function.__globals__.get(name) for function in (test, *ours) for name in names_in(function.__code__)]
     return any(value is subprocess or value is forks.start for value in used)
+
+
+def names_in(code: CodeType) -> set[str]:
+    """Return the global names that a function uses, also in the comprehensions and functions within it."""
+    return set(code.co_names).union(*(names_in(inner) for inner in code.co_consts if isinstance(inner, CodeType)))
 
 
 @pytest.fixture
@@ -153,12 +166,21 @@ def copy(tmp_path: Path) -> Copy:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Copy:
-    """A copy that `dvc repro` has run in, its results committed; tests read it and leave it as it is."""
-    copy = Copy(tmp_path_factory.mktemp("trained"))
-    assert copy.repro() == ["generate", "train", "plot", "evaluate"]
-    copy.commit("trained")
-    return copy
+def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Copy:
+    """A copy that `dvc repro` has run in, its results committed; tests read it and leave it as it is.
+
+    The first worker of the test run that needs it makes it, the others copy that.
+    """
+    of_all = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+    with FileLock(of_all / "trained.lock"):
+        if not (of_all / "trained").exists():
+            copy = Copy(tmp_path_factory.mktemp("first"))
+            assert copy.repro() == ["generate", "train", "plot", "evaluate"]
+            copy.commit("trained")
+            copy.path.rename(of_all / "trained")
+    shared = object.__new__(Copy)
+    shared.path = of_all / "trained"
+    return shared.twin(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture

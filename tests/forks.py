@@ -1,4 +1,4 @@
-"""Run modules as `python -m` does, in forks of a process that has already loaded the libraries.
+"""Run modules as `python -m` and code as `python -c`, in forks of a process that has already loaded the libraries.
 
 To load torch takes 1.5 seconds, more than most stages then need, and to load DVC half of one. A fork has them at once;
 its arguments, environment, folder, output, signals and exit status are its own.
@@ -6,7 +6,9 @@ its arguments, environment, folder, output, signals and exit status are its own.
 
 import multiprocessing
 import os
+import re
 import runpy
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -23,18 +25,21 @@ LIBRARIES = [
     "PIL.PngImagePlugin",
 ]
 LIBRARIES += ["dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.experiments", "dvc.repo.plots", "dvc.repo.status"]
-COMMANDS = {  # and the modules that they run
+COMMANDS = {  # and the modules that they run; CODE is none, but the code that follows
     "dvc": "dvc",
+    "python -c": (CODE := "-c"),
     "python -m stages": "stages",
     "python -m stages.predict": "stages.predict",
     "python -m tools.report": "tools.report",
     "python -m tools.sweep": "tools.sweep",
     "torchrun": "torch.distributed.run",
 }
+QUOTED = re.compile(r"""'[^']*'|"[^"$`\\!]*\"""")  # what a shell takes as it is
+SHELL = set("|&;<>()$`\\*?[]#~{}!\n")  # what it does not, elsewhere
 
 
 class Fork:
-    """A module that runs in a fork: what subprocess.Popen is for a command, its stdout and stderr in one.
+    """A module, or code, that runs in a fork: what subprocess.Popen is for a command, its stdout and stderr in one.
 
     The libraries have been loaded with portable kernels; a stage with others needs a process that loads them itself.
     """
@@ -82,11 +87,17 @@ Running = Fork | subprocess.Popen[str]
 
 
 def start(folder: Path, environment: dict[str, str], *command: str, fork: bool = True) -> Running:
-    """Start a command, its stdout and stderr in one; if `fork` and if it is one of COMMANDS, in a fork."""
-    line = " ".join(command) + " "
+    """Start a command, its stdout and stderr in one; if `fork` and if it is one of COMMANDS, in a fork.
+
+    A line for a shell is forked, too, if it has nothing in it that needs a shell.
+    """
+    words = command
+    if command[:2] == ("bash", "-c") and SHELL.isdisjoint(QUOTED.sub("", command[2])):
+        words = tuple(shlex.split(command[2]))
+    line = " ".join(words) + " "
     for ours, module in COMMANDS.items():
         if AVAILABLE and fork and line.startswith(f"{ours} "):
-            return Fork(folder, environment, module, *command[len(ours.split()) :])
+            return Fork(folder, environment, module, *words[len(ours.split()) :])
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -118,4 +129,10 @@ def _run(environment: dict[str, str], output: str, folder: str, module: str, *ar
     libraries = [path for path in sys.path if not Path(path, "stages").exists()]
     sys.path[:] = [folder, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep)), *libraries]
     sys.argv[:] = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    if module == CODE:
+        code, *sys.argv[1:] = arguments
+        with tempfile.TemporaryDirectory() as place:
+            Path(place, "code.py").write_text(code, encoding="utf-8")
+            runpy.run_path(f"{place}/code.py", run_name="__main__")
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -27,15 +27,15 @@ def path(tmp_path: Path) -> str:
 @pytest.mark.parametrize("variance", [None, 0.0, 0.25])
 def test_what_is_written_is_read_back(path: str, variance: float | None) -> None:
     dataset.write(path, Dataset(X, Y, variance))
-    x, y, noise_variance, columns, decisions = dataset.read(path)
+    x, y, noise_variance, columns, decisions, digest = dataset.read(path)
     assert torch.equal(x, X)
     assert torch.equal(y, Y)
     assert noise_variance == variance
-    assert (columns, decisions) == (None, None)
+    assert (columns, decisions, digest) == (None, None, None)
 
 
 NO_COLUMNS = "columns must be JSON text as stages/columns/encoder.py describes it"
-KEYS = "must hold a dict of x, y and, optionally, noise_variance, columns, decisions"
+KEYS = "must hold a dict of x, y and, optionally, noise_variance, columns, decisions, digest"
 DECISIONS = "decisions must be JSON text, a mapping of names to texts"
 SEX = Category(name="sex", levels=["female", "male"])
 COLUMNS = Columns(features=[SEX], targets=[Number(name="größe, in m")])
@@ -50,6 +50,11 @@ def test_what_was_decided_about_the_columns_is_read_back(path: str) -> None:
     decisions = {"größe": "left out: the same value in all training rows"}
     dataset.write(path, Dataset(X, Y, columns=COLUMNS, decisions=decisions))
     assert dataset.read(path).decisions == decisions
+
+
+def test_the_digest_of_the_rows_is_read_back(path: str) -> None:
+    dataset.write(path, Dataset(X, Y, digest="0a"))
+    assert dataset.read(path).digest == "0a"
 
 
 def test_columns_without_names_have_letters(path: str) -> None:
@@ -77,6 +82,8 @@ def test_names_of_other_columns_are_not_written(path: str) -> None:
         ({"x": X, "y": Y, "decisions": '{"a": 1}'}, DECISIONS),
         ({"x": X, "y": Y, "decisions": "{"}, DECISIONS),
         ({"x": X, "y": Y, "decisions": 3}, DECISIONS),
+        ({"x": X, "y": Y, "digest": "a digest"}, "digest must be a text of hexadecimal digits, got 'a digest'"),
+        ({"x": X, "y": Y, "digest": 3}, "digest must be a text of hexadecimal digits, got 3"),
         (
             {"x": Y, "y": Y, "columns": COLUMNS.model_dump_json()},
             "columns must name 1 of x and 1 of y, got 2 and 1",

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import time
+from contextlib import suppress
 
 import psutil
 
@@ -27,7 +28,8 @@ def interrupt(copy: Copy, command: str) -> None:
     assert started.stdout
     assert started.stdout.readline().startswith("[1/")
     for process in [*psutil.Process(started.pid).children(recursive=True), psutil.Process(started.pid)]:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            process.kill()
     started.communicate()
 
 

@@ -44,10 +44,10 @@ def test_an_archive_has_no_headers_that_differ_between_pythons(tmp_path: Path) -
             assert record.date_time == (1980, 1, 1, 0, 0, 0)
 
 
-@pytest.mark.parametrize("names", [["loss"], ["loss", "validation_loss"], ["loss", "learning_rate"], history.LOSSES])
+@pytest.mark.parametrize("names", [["loss"], ["loss", "validation_loss"], ["loss", "learning_rate"], [*history.LOSSES]])
 def test_the_columns_of_a_loss_table_are_read_as_they_were_written(tmp_path: Path, names: list[str]) -> None:
     path = str(tmp_path / "loss.csv")
-    losses = {name: [0.1 * place, 1e-10] for place, name in enumerate(names)}
+    losses = {name: [place / 10, 1e-10] for place, name in enumerate(names)}
     history.write_losses(path, losses)
     assert {name: values.tolist() for name, values in history.read_losses(path).items()} == losses
 

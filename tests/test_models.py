@@ -3,7 +3,6 @@
 import builtins
 import functools
 import io
-import json
 import os
 import pickle
 import re
@@ -90,17 +89,6 @@ def test_a_model_is_loaded_from_either_file_by_one_who_knows_nothing_of_it(style
         assert not any(module.training for module in loaded.modules())
 
 
-def test_a_state_dict_with_columns_is_all_that_plain_torch_needs() -> None:
-    net = stepped(NAMED.build())
-    models.save_params("net_params.pkl", net)
-    values = torch.load("net_params.pkl", weights_only=True)
-    standardized = ((X - values["x_mean"]) / values["x_deviation"]).float()
-    hidden = (standardized @ values["net.hidden.weight"].T + values["net.hidden.bias"]).relu()
-    y = hidden @ values["net.predict.weight"].T + values["net.predict.bias"]
-    torch.testing.assert_close((y * values["y_deviation"] + values["y_mean"]).float(), net(X))
-    assert [target["name"] for target in json.loads(values["_extra_state"])["targets"]] == ["ä", "b", "c"]
-
-
 class Deep(nn.Module):
     """A network of many kinds of layers, as a user may write it."""
 
@@ -147,22 +135,49 @@ def test_a_buffer_that_is_not_finite_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 class Functional(Net):
-    """A network that holds a function, which the allow-list of torch.load does not name."""
+    """A network that holds a function, and two buffers that are not saved, whose names are a set."""
 
     def __init__(self, *sizes: int) -> None:
         super().__init__(*sizes)
         self.activation = nn.functional.gelu
+        self.limit = float("nan")
+        for name in "abcdef":
+            self.register_buffer(name, torch.zeros(1), persistent=False)
 
 
-def test_a_network_that_holds_more_than_modules_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_holds_a_function_or_a_nan_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "STYLES", {"module": Functional})
-    models.save_net("net.pkl", PLAIN.build())
-    with pytest.raises(UserError) as raised:
-        models.restore_net("net.pkl", PLAIN)
-    assert str(raised.value) == (
-        "net.pkl: must hold only modules, got torch._C._nn.gelu: "
-        "use modules in stages/network.py, e.g. nn.GELU() instead of F.gelu, then run `dvc repro`"
-    )
+    net = PLAIN.build(seed=1)
+    save(net)
+    for restored in (models.restore_net("net.pkl", PLAIN), models.restore_params("net_params.pkl", PLAIN)):
+        assert torch.equal(restored(X), net(X))
+        assert restored.activation is nn.functional.gelu
+
+
+def with_ordered_dicts(net: nn.Module) -> nn.Module:
+    """Return the network as another version of torch may keep it."""
+    for module in net.modules():
+        module.__dict__.update(_parameters=OrderedDict(module._parameters), _modules=OrderedDict(module._modules))
+    return net
+
+
+def shared(net: Any) -> nn.Module:
+    """Return the network with its first weights transposed, and both biases in the memory of one tensor."""
+    net.hidden.weight = nn.Parameter(torch.rand(2, 10).T)
+    biases = torch.rand(13)
+    net.hidden.bias, net.predict.bias = nn.Parameter(biases[:10]), nn.Parameter(biases[10:])
+    return net
+
+
+@pytest.mark.parametrize("change", [with_ordered_dicts, shared])
+def test_a_network_with_another_layout_in_memory_is_restored(change: Callable[[nn.Module], nn.Module]) -> None:
+    net = change(PLAIN.build(seed=1))
+    torch.save(net, "net.pkl")
+    torch.save(dict(net.state_dict()), "net_params.pkl")
+    for restored in (models.restore_net("net.pkl", PLAIN), models.restore_params("net_params.pkl", PLAIN)):
+        for name, value in restored.state_dict().items():
+            assert torch.equal(value, net.state_dict()[name])
+            assert value.is_contiguous()
 
 
 class Call:
@@ -193,6 +208,13 @@ def doubling(levels: int, combine: Callable[[Any], Any]) -> Any:
     return value
 
 
+def view(values: Tensor, size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0) -> Call:
+    """Return a view of values that may not be valid."""
+    storage = torch.storage.TypedStorage(wrap_storage=values.untyped_storage(), dtype=values.dtype, _internal=True)
+    return Call(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, OrderedDict())
+
+
+TINY = torch.rand(3)
 LONG = "a" * 10**6
 TRAP = Call(os.system, "touch trap")
 HOSTILE: dict[str, Callable[[], object]] = {
@@ -209,12 +231,15 @@ HOSTILE: dict[str, Callable[[], object]] = {
     "absurd bytes": lambda: Call(bytearray, 10**11),
     "absurd tensor": lambda: Call(torch.Tensor, 10**11),
     "absurd view": lambda: PLAIN.build().state_dict() | {"hidden.weight": torch.zeros(1).expand(10**12)},
+    "absurd view as modules": lambda: with_state(_modules=torch.zeros(1).expand(10**12)),
+    "absurd stride": lambda: PLAIN.build().state_dict() | {"hidden.weight": view(torch.rand(20), (10, 2), (10**11, 1))},
     "absurd view as a setting": lambda: altered(lambda net: setattr(net, "extra", [torch.zeros(1).expand(10**12)])),
     "lists in lists": lambda: with_state(extra=doubling(60, lambda value: [value, value])),
     "dicts in dicts": lambda: with_state(_buffers=doubling(60, lambda value: {"_modules": value, "_buffers": value})),
     "dicts as settings": lambda: with_state(extra=[doubling(60, lambda value: OrderedDict(a=value, b=value))]),
     "layers in layers": lambda: with_state(extra=doubling(60, lambda value: Call(Net, state={"a": value, "b": value}))),
     "long names": lambda: with_state(extra=doubling(60, lambda value: {LONG: value, "b": value})),
+    "long names again and again": lambda: with_state(extra=[Call(Net, state={LONG: 1}) for _ in range(5000)]),
     "many values": lambda: with_state(extra=[0] * 200_000),
     "called with the right sizes": lambda: Call(Net, *SIZES),
     "state of a wrong type": lambda: Call(Net, *SIZES, state=[1, 2]),
@@ -239,7 +264,14 @@ HOSTILE: dict[str, Callable[[], object]] = {
     "no bias": lambda: altered(lambda net: setattr(net, "hidden", nn.Linear(2, 10, bias=False))),
     "float64": lambda: PLAIN.build().double(),
     "frozen": lambda: PLAIN.build().requires_grad_(False),
-    "transposed strides": lambda: altered(lambda net: setattr(net.hidden, "weight", nn.Parameter(torch.rand(2, 10).T))),
+    "float16": lambda: PLAIN.build().half(),
+    "quantized": lambda: Call(torch._utils._rebuild_qtensor),
+    "sparse": lambda: PLAIN.build().state_dict() | {"hidden.bias": torch.rand(10).to_sparse()},
+    "beyond its record": lambda: PLAIN.build().state_dict() | {"hidden.bias": view(torch.rand(3), (10,), (1,))},
+    "beyond a shared record": lambda: (
+        PLAIN.build().state_dict() | {"predict.bias": TINY, "hidden.bias": view(TINY, (10,), (1,))}
+    ),
+    "negative offset": lambda: PLAIN.build().state_dict() | {"hidden.bias": view(torch.rand(10), (10,), (1,), -1)},
     "nan": lambda: altered(lambda net: nn.init.constant_(net.hidden.bias, torch.nan)),
     "inf": lambda: altered(lambda net: nn.init.constant_(net.hidden.bias, torch.inf)),
     "evaluation mode": lambda: PLAIN.build().eval(),
@@ -324,7 +356,7 @@ def test_what_differs_is_named() -> None:
     Path("net_params.pkl").rename("net.pkl")
     Path("whole").rename("net_params.pkl")
     assert refusals(PLAIN) == [
-        f"its class is {kinds}" for kinds in ("'OrderedDict' instead of 'Net'", "'Net' instead of 'OrderedDict'")
+        f"its class is {kinds}" for kinds in ("'dict' instead of 'Net'", "'Net' instead of 'dict'")
     ]
 
 
@@ -333,6 +365,9 @@ ALTERATIONS: dict[str, Callable[[], object]] = {
     "extra is 1 instead of missing": HOSTILE["extra attribute"],
     "hidden.weight.requires_grad is False instead of True": HOSTILE["frozen"],
     "training is False instead of True": HOSTILE["evaluation mode"],
+    "order is ['hidden', 'predict', 'relu'] instead of ['hidden', 'relu', 'predict']": HOSTILE[
+        "layers in another order"
+    ],
 }
 
 
@@ -341,20 +376,6 @@ def test_an_alteration_that_leaves_the_state_dict_is_named(words: str) -> None:
     Path("net.pkl").write_bytes(bytes_of(ALTERATIONS[words]()))
     with pytest.raises(UserError, match=re.escape(f": {words}{FITS}: undo")):
         models.restore_net("net.pkl", PLAIN)
-
-
-def test_a_network_that_is_saved_differently_is_refused_for_that() -> None:
-    Path("net.pkl").write_bytes(bytes_of(HOSTILE["transposed strides"]()))
-    with pytest.raises(UserError, match=": another version of torch may have written it: undo"):
-        models.restore_net("net.pkl", PLAIN)
-
-
-def test_a_file_of_far_more_bytes_is_refused_for_that() -> None:
-    save(PLAIN.build())
-    for path in ("net.pkl", "net_params.pkl"):
-        os.truncate(path, 1 << 20)
-    for text in refusals(PLAIN):
-        assert re.fullmatch(r"it has 1048576 bytes instead of about \d{3,4}", text)
 
 
 EDITS: dict[str, tuple[Callable[[], nn.Module], str, str]] = {  # a new layer, and what is said of both files
@@ -423,60 +444,40 @@ def test_params_that_tensors_do_not_show_are_stored_with_the_columns_alone(monke
         )
 
 
-def rezipped(
-    *,
-    compress: int = zipfile.ZIP_STORED,
-    rename: dict[str, str] | None = None,
-    replace: dict[str, bytes] | None = None,
-    more: dict[str, bytes] | None = None,
-) -> bytes:
-    """Return an archive of our network, rewritten with changes."""
+def rezipped(records: dict[str, bytes]) -> bytes:
+    """Return an archive of our network in which these records are replaced or added."""
     source, target = zipfile.ZipFile(io.BytesIO(bytes_of(PLAIN.build()))), io.BytesIO()
-    with source, zipfile.ZipFile(target, "w", compress) as archive:
-        for name in source.namelist():
-            archive.writestr((rename or {}).get(name, name), (replace or {}).get(name, source.read(name)))
-        for name, data in (more or {}).items():
+    with source, zipfile.ZipFile(target, "w") as archive:
+        for name, data in ({name: source.read(name) for name in source.namelist()} | records).items():
             archive.writestr(name, data)
     return target.getvalue()
 
 
-def test_a_plainly_rezipped_archive_of_ours_is_ours() -> None:
-    Path("model.pkl").write_bytes(rezipped())
-    assert isinstance(models.restore_net("model.pkl", PLAIN), Net)
+def of_pickle(steps: bytes) -> bytes:
+    return rezipped({"archive/data.pkl": b"\x80\x02" + steps + b"."})
 
 
 ARCHIVES: dict[str, Callable[[], bytes]] = {
-    "empty": lambda: b"",
     "text": lambda: b"not a zip",
-    "bare pickle": lambda: pickle.dumps(TRAP),
-    "deflated": lambda: rezipped(compress=zipfile.ZIP_DEFLATED),
-    "bomb": lambda: rezipped(more={"archive/bomb": b"\0" * 10**7}),
-    "traversal": lambda: rezipped(more={"../../trap": b"x"}),
-    "absolute": lambda: rezipped(more={"/trap": b"x"}),
-    "renamed": lambda: rezipped(rename={"archive/data/0": "archive/../data/0"}),
-    "no text": lambda: rezipped(replace={"archive/.data/serialization_id": b"\xff" * 40}),
-    "tail": lambda: bytes_of(PLAIN.build()) + bytes(10**5),
-    "deep pickle": lambda: rezipped(replace={"archive/data.pkl": b"\x80\x02]" + b"\x85" * 90_000 + b"."}),
-    "tuples in tuples as a name": lambda: rezipped(
-        replace={"archive/data.pkl": b"\x80\x02}K\1" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60)) + b"Ns."}
+    "bomb": lambda: rezipped({"archive/bomb": b"\0" * 10**7}),
+    "traversal": lambda: rezipped({"../../trap": b"x"}),
+    "another pickle": lambda: rezipped({"archive/DATA.PKL": pickle.dumps(TRAP, 2)}),
+    "another size of a record": lambda: rezipped({"archive/data/0": bytes(4)}),
+    "deep pickle": lambda: of_pickle(b"]" + b"\x85" * 90_000),
+    "tuples in tuples as a name": lambda: of_pickle(
+        b"}K\1" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60)) + b"Ns"
     ),
-    "long pickle": lambda: rezipped(replace={"archive/data.pkl": b"\x80\x02" + b"N" * 200_000 + b"."}),
+    "the same noted twice": lambda: of_pickle(
+        b"}K\1" + b"".join(b"q%cq%ch%c\x86" % (i, i + 99, i + 99) for i in range(60)) + b"Ns"
+    ),
+    "the same noted as a text before": lambda: of_pickle(b"X\1\0\0\0aq\1}K\1" + b"q\1h\1\x86" * 60 + b"Ns"),
+    "long pickle": lambda: of_pickle(b"N" * 200_000),
 }
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archives_that_are_not_as_torch_writes_them_are_refused(name: str) -> None:
     refused(ARCHIVES[name]())
-    assert not Path("../../trap").exists()
-
-
-def test_a_symbolic_link_in_an_archive_is_never_followed() -> None:
-    entry = zipfile.ZipInfo("archive/data/0")
-    entry.external_attr = 0o120777 << 16
-    target = io.BytesIO(bytes_of(PLAIN.build()))
-    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(target, "a") as archive:
-        archive.writestr(entry, "/etc/passwd")
-    refused(target.getvalue())
 
 
 def test_records_that_overlap_are_refused() -> None:
@@ -498,17 +499,6 @@ def test_a_missing_file_and_a_folder_say_what_to_do() -> None:
         UserError, match=r"^folder.pkl: cannot be read: Is a directory: fix this, then run `dvc repro`$"
     ):
         models.restore_net("folder.pkl", PLAIN)
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes that have names")
-@pytest.mark.parametrize("restore", [models.restore_net, models.restore_params])
-def test_a_pipe_and_a_device_are_reported_rather_than_waited_for(restore: Callable[..., nn.Module]) -> None:
-    os.mkfifo("net.pkl")
-    for path in ("net.pkl", "/dev/zero"):
-        with pytest.raises(
-            UserError, match=f"^{path}: cannot be read: Not a regular file: fix this, then run `dvc repro`$"
-        ):
-            restore(path, PLAIN)
 
 
 FIRST = PLAIN.build()

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 from types import UnionType
@@ -29,7 +30,8 @@ PARAMS = load_yaml(str(LESSON))
 SHARED_ROOMS = {"columns", "runtime", "tables"}  # folders of stages/ that are no stage
 
 
-def imported(path: str) -> set[str]:
+@cache
+def imported(path: str) -> frozenset[str]:
     """Return the modules that a module names in its imports: `torch`, `stages/runtime/files.py`."""
     names = []
     for node in ast.walk(ast.parse((PROJECT / path).read_text(encoding="utf-8"))):
@@ -40,7 +42,7 @@ def imported(path: str) -> set[str]:
     own = [name.replace(".", "/") for name in names if name.split(".")[0] == "stages"]
     ours = {f"{name}{ending}" for name in own for ending in (".py", "/__init__.py")} - {"stages/__init__.py"}
     others = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"stages"}
-    return {path for path in ours if (PROJECT / path).is_file()} | others
+    return frozenset({path for path in ours if (PROJECT / path).is_file()} | others)
 
 
 def needs(path: str) -> set[str]:
@@ -230,7 +232,7 @@ def test_what_reruns_after_each_kind_of_change(done: Copy) -> None:
     copy.set(generate__test_points=500)
     assert copy.repro() == ["generate", "evaluate"]
     copy.set(network__hidden=20)
-    assert copy.repro() == ["train", "plot", "evaluate"]
+    assert json.loads(copy.run("dvc", "status", "--json")).keys() == {"train", "evaluate"}
 
     copy.set(plot__dpi=100, train__learning_rate=0.2, generate__test_points=1000, network__hidden=10)
     assert copy.repro() == []  # all of it is restored from the run cache
@@ -273,7 +275,9 @@ def test_an_edit_reruns_exactly_the_stages_that_use_what_was_edited(done: Copy) 
 
 
 def test_metrics_params_and_experiments_can_be_compared(done: Copy) -> None:
-    done.run("dvc", "exp", "run", "-n", "slower", "-S", "train.learning_rate=1e-2", "-S", "train.epochs=100")
+    done.set(train__learning_rate=0.01, train__epochs=100)
+    done.rerun("train", "plot", "evaluate")
+    done.run("dvc", "exp", "save", "--name", "slower")
     assert "test_mse" in done.run("dvc", "metrics", "diff", "HEAD")
     changed = done.run("dvc", "params", "diff", "HEAD")
     assert "train.learning_rate" in changed

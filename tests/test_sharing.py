@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.conftest import ENVIRONMENT, PROJECT, Copy
 from tests.markdown import Command, blocks, commands, difference
 
@@ -49,17 +50,13 @@ class World:
     def run(self, command: str, where: Path) -> str:
         environment = ENVIRONMENT | {"HOME": str(self.home)}
         environment.pop("SSH_AUTH_SOCK", None)  # it would offer the keys of the person who runs the tests
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=where,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}"
-        return done.stdout
+        process = forks.start(where, environment, "bash", "-c", command)
+        try:
+            output = process.communicate(timeout=120)[0]
+        finally:
+            process.kill()
+        assert process.returncode == 0, f"{command}\n{output}"
+        return output
 
     def follow(self, section: str, where: Path, start: str = "", count: int | None = None) -> tuple[Path, str]:
         """Run `count` commands of a section, from the first that starts with `start`, and compare their output.

@@ -79,7 +79,7 @@ def test_standardized_training_rows_have_mean_0_and_deviation_1_and_what_they_we
         torch.testing.assert_close(standardized.double().mean(dim=0), torch.zeros(2).double(), atol=1e-7, rtol=0)
         torch.testing.assert_close(standardized.double().std(dim=0), torch.ones(2).double(), atol=1e-5, rtol=0)
     assert not x[:, 2].any()
-    assert ((net.unstandardize(y) - raw_y).abs().amax(dim=0) <= 1e-6 * raw_y.abs().amax(dim=0)).all()
+    assert ((net.in_original_units(y) - raw_y).abs().amax(dim=0) <= 1e-6 * raw_y.abs().amax(dim=0)).all()
 
 
 def test_without_standardizing_the_network_inside_decides_to_the_last_bit() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import PROJECT
 
-pytestmark = pytest.mark.parametrize("page", ["README", "docs/params", "docs/tutorial"])
+pytestmark = pytest.mark.parametrize("page", ["README", "docs/luck", "docs/params", "docs/tutorial"])
 
 
 def texts(page: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -26,11 +27,17 @@ OUTPUT = {  # for each section: words of the text, and the output of the section
 }
 
 
+def commands(code: str) -> Iterator[list[str]]:
+    """Yield the commands of a block: each of its lines, and the lines that it hands to Python."""
+    for program, line in re.findall(r"(?ms)^python - <<'EOF'\n(.*?)^EOF$|^(.+?)$", code):
+        yield ["python", "-c", program] if program else ["bash", "-c", line]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="the page shows the commands of a POSIX shell")
 def test_the_commands_print_what_the_page_says(done: Copy) -> None:
     printed: dict[str, str] = {}
     for section, _, code in blocks(PAGE, "sh"):
-        output = done.run("bash", "-e", "-c", code)
+        output = "".join(done.run(*command) for command in commands(code))
         for line in re.findall(r"^# (.+)", code, re.MULTILINE):
             assert line in output.splitlines()
         printed[section] = printed.get(section, "") + output

@@ -20,12 +20,19 @@ class Metrics(TypedDict):
 
 
 class Errors(NamedTuple):
-    """What the metrics are computed from, for each target: sums over n rows, float64 (n_output,)."""
+    """What the metrics of a model are computed from: sums over n rows, float64 (n_output,).
+
+    Of several models, for which `of` picks one, squares and absolutes are (models, n_output).
+    """
 
     n: int
     squares: Tensor  # Σ(y - prediction)²
     absolutes: Tensor  # Σ|y - prediction|
     deviations: Tensor  # Σ(y - mean y)²
+
+    def of(self, model: int) -> "Errors":
+        """Return the errors of one of several models."""
+        return self._replace(squares=self.squares[model], absolutes=self.absolutes[model])
 
     def overall(self) -> Metrics:
         """Return the metrics over all rows and targets."""
@@ -44,18 +51,19 @@ class Errors(NamedTuple):
 def errors_of(predictions: Iterable[Tensor], y: Tensor) -> Errors:
     """Return the errors of predictions against the truth y, (n, n_output), computed in float64.
 
-    The predictions come in chunks of rows, (k, n_output), of which one is in memory at a time.
+    The predictions come in chunks of rows, (k, n_output) or, of several models, (models, k, n_output), of which one is
+    in memory at a time.
     """
     rows = max(1, CHUNK_VALUES // y.shape[1])
     mean_y = sum(chunk.double().sum(dim=0) for chunk in y.split(rows)) / len(y)  # (n_output,)
     squares, absolutes, deviations = torch.zeros(3, y.shape[1], dtype=torch.float64)
     row = 0
     for prediction in predictions:
-        truth = y[row : row + len(prediction)].double()
-        assert prediction.shape == truth.shape  # else they would be broadcast
+        truth = y[row : row + prediction.shape[-2]].double()
+        assert prediction.shape[-2:] == truth.shape  # else they would be broadcast
         error = prediction.double() - truth
-        squares += error.square().sum(dim=0)
-        absolutes += error.abs().sum(dim=0)
+        squares = squares + error.square().sum(dim=-2)
+        absolutes = absolutes + error.abs().sum(dim=-2)
         deviations += (truth - mean_y).square().sum(dim=0)
-        row += len(prediction)
+        row += len(truth)
     return Errors(row, squares, absolutes, deviations)

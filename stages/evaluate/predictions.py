@@ -1,16 +1,17 @@
-"""Predict in chunks, compare the predictions of two networks, write a table of them."""
+"""Predict in chunks, compare the predictions of two models, write a table of them."""
 
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stages import network
 from stages.columns import Columns
 from stages.runtime import files
 from stages.runtime.errors import UserError
+from stages.tabular import predict_each
 
 Advance = Callable[[int], None]  # is called with how many more predictions have been made
 
@@ -18,62 +19,108 @@ Advance = Callable[[int], None]  # is called with how many more predictions have
 DVC_COLUMNS = ("rev", "field", "filename", "step")
 
 
-def predict(net: nn.Module, x: Tensor, rows: int, advance: Advance) -> Iterator[Tensor]:
-    """Yield the predictions for x, (n, n_feature), at most `rows` rows at a time: (rows, n_output).
+class Predictions(NamedTuple):
+    """What a model predicts for n points, and what each of its networks does, which may be a single one."""
+
+    mean: Tensor  # float32 (n, n_output)
+    each: Tensor  # float32 (networks, n, n_output)
+
+    def with_variants(self) -> Tensor:
+        """Return the mean, then each network, then the mean without each, float64 (1 + 2 · networks, n, n_output).
+
+        Of a single network, return only what it predicts, (1, n, n_output).
+        """
+        each, networks = self.each.double(), len(self.each)
+        if networks == 1:
+            return each
+        return torch.cat([self.mean.double()[None], each, (each.sum(dim=0) - each) / (networks - 1)])
+
+
+def predictions_of(model: nn.Module, x: Tensor) -> Predictions:
+    """Return what a model in evaluation mode, and each of its networks, predicts for x, (n, n_feature)."""
+    each = predict_each(model, x)
+    return Predictions(each.mean(dim=0) if len(each) > 1 else each[0], each)
+
+
+def predict(model: nn.Module, x: Tensor, rows: int, advance: Advance) -> Iterator[Predictions]:
+    """Yield the predictions for x, (n, n_feature), at most `rows` rows at a time.
 
     Raises UserError if they are not finite.
     """
     for chunk in x.split(rows):
-        prediction = network.predict(net, chunk)
-        if not prediction.isfinite().all():
+        predictions = predictions_of(model, chunk)
+        if not all(values.isfinite().all() for values in predictions):
             cure = "lower train.learning_rate, or look for extreme values in the data"
             raise UserError(f"data/net.pkl: must predict finite values, got nan or inf: {cure}")
-        yield prediction
+        yield predictions
         advance(len(chunk))
 
 
 def predict_alike(
-    net: nn.Module, twin: nn.Module, x: Tensor, rows: int, advance: Advance, differences: list[float]
-) -> Iterator[Tensor]:
-    """Yield the predictions of `net` as `predict` does, once those of the twin are known to be the same.
+    model: nn.Module, twin: nn.Module, x: Tensor, rows: int, advance: Advance, differences: list[float]
+) -> Iterator[Predictions]:
+    """Yield the predictions of a model as `predict` does, once those of its twin are known to be the same.
 
     The largest absolute difference in each chunk is appended to `differences`.
-    Raises UserError if they differ at all, even if only in the sign of a zero.
+    Raises UserError if they differ at all, of any network, even if only in the sign of a zero.
     """
-    both = zip(predict(net, x, rows, advance), predict(twin, x, rows, advance), strict=True)
-    for prediction, other in both:
-        if not torch.equal(prediction.view(torch.int32), other.view(torch.int32)):  # as bits: -0.0 == 0.0
-            raise UserError("data/net.pkl and data/net_params.pkl predict differently: run `dvc repro --force train`")
-        differences.append((prediction - other).abs().max().item())
-        yield prediction
+    both = zip(predict(model, x, rows, advance), predict(twin, x, rows, advance), strict=True)
+    for ours, others in both:
+        for values, other in zip(ours, others, strict=True):
+            if not torch.equal(values.view(torch.int32), other.view(torch.int32)):  # as bits: -0.0 == 0.0
+                raise UserError(
+                    "data/net.pkl and data/net_params.pkl predict differently: run `dvc repro --force train`"
+                )
+        differences.append((ours.mean - others.mean).abs().max().item())
+        yield ours
 
 
-def keep_rows(predictions: Iterable[Tensor], rows: Tensor, kept: list[Tensor]) -> Iterator[Tensor]:
-    """Yield predictions, which come in chunks, and append to `kept` those of these rows, int64 (k,), ascending."""
+def keep_rows(predictions: Iterable[Predictions], rows: Tensor, kept: list[Tensor]) -> Iterator[Predictions]:
+    """Yield predictions, and append to `kept` those of the model, (k, n_output), for these rows, int64, ascending."""
     first = 0
     for chunk in predictions:
-        kept.append(chunk[rows[(rows >= first) & (rows < first + len(chunk))] - first])
-        first += len(chunk)
+        n = len(chunk.mean)
+        kept.append(chunk.mean[rows[(rows >= first) & (rows < first + n)] - first])
+        first += n
         yield chunk
 
 
-def write_predictions(path: str, columns: Columns, x: Tensor, y: Tensor, prediction: Tensor) -> None:
-    """Write a CSV table with a row for each target of each point. x is (n, n_feature), the others are (n, n_output).
+def count_within(
+    predictions: Iterable[Predictions], y: Tensor, half_width: Tensor, counts: Tensor
+) -> Iterator[Predictions]:
+    """Yield predictions, and add to `counts` how many are within the half-width of y; both are (n_output,)."""
+    first = 0
+    for chunk in predictions:
+        n = len(chunk.mean)
+        counts += ((chunk.mean.double() - y[first : first + n]).abs() <= half_width).sum(dim=0)
+        first += n
+        yield chunk
+
+
+def write_predictions(
+    path: str, columns: Columns, x: Tensor, y: Tensor, prediction: Tensor, half_width: Tensor | None = None
+) -> None:
+    """Write a CSV table with a row for each target of each point. x is (n, n_feature), y and prediction (n, n_output).
 
     If the only feature is x, as in the lesson, the columns are x; y, the truth; net, the prediction; and output, the
-    name of the target. Else they are target, true, predicted, and the features under their names.
+    name of the target. Else they are target, true, predicted, and the features under their names. With the half-width
+    of intervals, (n_output,), the prediction is followed by low and high, the ends of its interval.
     """
     is_curve = columns.x_names() == ["x"]
-    first = ["x", "y", "net", "output"] if is_curve else ["target", "true", "predicted"]
+    ends = [] if half_width is None else ["low", "high"]
+    first = ["x", "y", "net", *ends, "output"] if is_curve else ["target", "true", "predicted", *ends]
     features = {} if is_curve else columns.decode(x.numpy())
+    numbers = (
+        [y, prediction] if half_width is None else [y, prediction, prediction - half_width, prediction + half_width]
+    )
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(_different([*first, *features], taken={*DVC_COLUMNS}))
-    for row, (point, truths, predicted) in enumerate(zip(x, y.tolist(), prediction.tolist(), strict=True)):
+    for row, (point, values) in enumerate(zip(x, torch.stack(numbers, dim=2).tolist(), strict=True)):
         cells = [column[row] for column in features.values()]
-        for target, true, net in zip(columns.target_names, truths, predicted, strict=True):
-            numbers = [_number(true), _number(net)]
-            table.writerow([_number(point.item()), *numbers, target] if is_curve else [target, *numbers, *cells])
+        for target, of_target in zip(columns.target_names, values, strict=True):
+            written = map(_number, of_target)
+            table.writerow([_number(point.item()), *written, target] if is_curve else [target, *written, *cells])
     with files.writing(path) as file:
         file.write(text.getvalue().encode())
 

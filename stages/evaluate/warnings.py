@@ -12,8 +12,8 @@ ROUNDING = 1e-6  # a squared error below this share of the target's variance is 
 LISTED = 3  # columns of x, at most
 SMALL = 1e-3  # a weight of standardized columns below this contributes next to nothing
 ADVICE = {
-    "mean": "the network predicts worse than the mean of the training rows{}: try other values in the section train",
-    "least_squares": "the network predicts worse than least squares{}: use least squares, or try other settings",
+    "mean": "{} predicts worse than the mean of the training rows{}: try other values in the section train",
+    "least_squares": "{} predicts worse than least squares{}: use least squares, or try other settings",
 }
 
 
@@ -24,17 +24,18 @@ def few_rows(rows: int) -> dict[str, str]:
     return {"test_rows": f"only {counted(rows, 'test row')}: with other test rows, the error may be quite different"}
 
 
-def comparisons(targets: Mapping[str, Mapping[str, Metrics]]) -> dict[str, str]:
-    """Return a warning, by name, for each baseline that is better than the network.
+def comparisons(targets: Mapping[str, Mapping[str, Metrics]], networks: int = 1) -> dict[str, str]:
+    """Return a warning, by name, for each baseline that is better than the network, or the mean of several.
 
     targets: the metrics of the network and of the baselines, by target and model.
     """
     warnings = {}
+    subject = f"the mean of {networks} networks" if networks > 1 else "the network"
     for baseline, advice in ADVICE.items():
         worse = [name for name, models in targets.items() if models["network"]["mse"] > models[baseline]["mse"]]
         if worse:
             which = f" for {', '.join(map(printable, worse))}" if len(targets) > 1 else ""
-            warnings[f"worse_than_{baseline}"] = advice.format(which)
+            warnings[f"worse_than_{baseline}"] = advice.format(subject, which)
     return warnings
 
 

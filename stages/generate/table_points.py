@@ -1,5 +1,6 @@
 """Take the points to train on and those to test on from a table."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -26,6 +27,7 @@ class Tests(NamedTuple):
     x: np.ndarray  # float32 (n, n_feature)
     y: np.ndarray  # float32 (n, n_output)
     unusual: Counter[tuple[str, str]]  # numbers of rows, by column and by what is unusual
+    digest: str  # of the table and the numbers of the rows
     without_target: int = 0  # rows that were left out
 
 
@@ -66,7 +68,7 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
     if settings.test_path is None:
         unusual = _count_unlike(features, {name: column.cells[test] for name, column in columns.items()})
         train_x, test_x = _encoded(features, columns, train, test)
-        tests = Tests(test_x, test_y, unusual)
+        tests = Tests(test_x, test_y, unusual, digest_of(table, test))
     else:
         (train_x,) = _encoded(features, columns, train)
         tests = _read_tests(_opened(settings, settings.test_path, advance), fitted, table)
@@ -82,8 +84,18 @@ def points_of_table(settings: OwnTable, advance: Advance) -> tuple[Dataset, Data
         decisions.add(targets[0], f"{counted(new, 'test row')} of a class that no training row has" if new else "")
     return (
         Dataset(torch.from_numpy(train_x), torch.from_numpy(train_y), columns=fitted, decisions=dict(decisions)),
-        Dataset(torch.from_numpy(tests.x), torch.from_numpy(tests.y), columns=fitted),
+        Dataset(torch.from_numpy(tests.x), torch.from_numpy(tests.y), columns=fitted, digest=tests.digest),
     )
+
+
+def digest_of(table: Table, rows: np.ndarray) -> str:
+    """Return a digest of the bytes of the table's files and of which of its rows these are, numbers, int (n,).
+
+    It does not depend on the columns: two trainings on different features have the same one if they have the same rows.
+    """
+    hashed = hashlib.blake2b("".join(sorted(table.digests())).encode(), digest_size=16)
+    hashed.update(np.asarray(rows, "<i8").tobytes())
+    return hashed.hexdigest()
 
 
 def _add_rows(decisions: Decisions, target: str, without_target: int, tests: Tests) -> None:
@@ -150,13 +162,14 @@ def _read_tests(table: Table, columns: Columns, trained_on: Table) -> Tests:
     if table.digests() <= trained_on.digests():
         rule = f"generate.test_path must be another table than generate.path, {trained_on.path}"
         raise UserError(f"{table.path}: {rule}: both hold the same rows")
-    xs, ys, unusual, n = [], [], Counter[tuple[str, str]](), 0
+    xs, ys, numbers, unusual, n = [], [], [], Counter[tuple[str, str]](), 0
     unusable: dict[str, list[int]] = {}  # the numbers of rows, by column
     for first, readings in table.batches(columns, targets=True):
         rows = _with_all({name: readings[name].cells for name in columns.target_names})
         cells = {name: reading.cells[rows] for name, reading in readings.items()}
         xs.append(columns.encode(cells))
         ys.append(columns.encode_targets(cells))
+        numbers.append(first - 1 + rows)
         unusual.update(_count_unlike(columns.features, cells))
         n += len(readings[columns.target_names[0]].cells)
         for feature in columns.features:
@@ -175,7 +188,7 @@ def _read_tests(table: Table, columns: Columns, trained_on: Table) -> Tests:
     x, y = np.concatenate(xs), np.concatenate(ys)
     if not len(y):
         raise UserError(f"{table.path}: has no rows with a target: fill it in")
-    return Tests(x, y, unusual, n - len(y))
+    return Tests(x, y, unusual, digest_of(table, np.concatenate(numbers)), n - len(y))
 
 
 def _encoded(features: Sequence[Feature], columns: dict[str, Column], *parts: np.ndarray) -> list[np.ndarray]:

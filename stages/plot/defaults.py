@@ -70,6 +70,7 @@ with matplotlib_defaults():
     from matplotlib import rc_context, rcParams
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import LineCollection
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
     from matplotlib.font_manager import (
@@ -94,6 +95,7 @@ __all__ = [
     "FigureCanvasAgg",
     "FontEntry",
     "FontProperties",
+    "LineCollection",
     "LogLocator",
     "MaxNLocator",
     "NullLocator",

@@ -28,19 +28,27 @@ def loss_axes(table: Mapping[str, np.ndarray], dpi: int) -> tuple[FigureCanvasAg
     for below in beneath:
         below.plot(rate, color="C2")
         below.set(ylabel="learning\nrate", ylim=(0, None))
-    axes.set(title="Training loss", ylabel="loss")
+    several = "loss_std" in table
+    of_networks = ": mean ± std of the networks" if several else ""
+    axes.set(title=f"Training loss{of_networks}", ylabel="loss")
     figure.axes[-1].set(xlabel="epoch")
     marker = "o" if len(table["loss"]) == 1 else ""
-    axes.plot(table["loss"], marker=marker, label="training")
-    losses = table["loss"]
+    shown = []  # all that is drawn on the axis of the losses
+    for name, label in (("loss", "training"), ("validation_loss", "validation")):
+        if name in table:
+            (line,) = axes.plot(table[name], marker=marker, label=label)
+            shown.append(table[name])
+            if several:
+                edges = band(table[name], table[f"{name}_std"])
+                axes.fill_between(range(len(edges[0])), *edges, color=line.get_color(), alpha=0.25, linewidth=0)
+                shown.extend(edges)
     if "validation_loss" in table:
-        validation = table["validation_loss"]
-        losses = np.append(losses, validation)
-        kept = validation.argmin()
-        axes.plot(validation, marker=marker, label="validation")
-        axes.axvline(kept, color="grey", linestyle=":", label=f"weights kept: epoch {kept}")
-        axes.set(title="Training and validation loss")
+        axes.set(title=f"Training and validation loss{of_networks}")
+        if not several:  # of which each keeps the weights of an epoch of its own
+            kept = table["validation_loss"].argmin()
+            axes.axvline(kept, color="grey", linestyle=":", label=f"weights kept: epoch {kept}")
         axes.legend()
+    losses = np.concatenate(shown)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     positive = losses[losses > 0]
     if len(positive):
@@ -54,3 +62,14 @@ def loss_axes(table: Mapping[str, np.ndarray], dpi: int) -> tuple[FigureCanvasAg
     figure.tight_layout()  # labels can be wide
     canvas.draw()
     return canvas, axes
+
+
+def band(mean: np.ndarray, std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the edges of a band around losses, each (epochs,): a standard deviation up, and down by the same factor.
+
+    On the logarithmic axis it is as high above the mean as below it. The mean less the standard deviation would often
+    be negative, since losses of networks are skewed.
+    """
+    upper = mean + std
+    factor = np.divide(mean, upper, out=np.ones_like(mean), where=upper > 0)
+    return mean * factor, upper

@@ -5,6 +5,7 @@ that unpack to more than the disk holds. Neither torch.save nor np.savez writes 
 """
 
 import os
+import re
 import struct
 import zipfile
 from typing import BinaryIO
@@ -12,6 +13,27 @@ from typing import BinaryIO
 # The last three parts of a large archive, from the specification of the format, PKWARE's APPNOTE.TXT, sections 4.3.14
 # to 4.3.16. A small one has only the last part.
 TAIL = struct.Struct("<48xQ 4s4xQ4x 4s12xI2x")
+
+
+RECORD = re.compile(  # what torch.save calls its records, in a folder named after the file
+    r"([^/]+)/(data\.pkl|data/\d+|version|byteorder|\.format_version|\.storage_alignment|\.data/serialization_id)"
+)
+
+
+def torch_pickle(file: BinaryIO) -> bytes:
+    """Return the pickle in a seekable file, for which torch.load then reads the same one, from the file's first byte.
+
+    Raises ValueError, or whatever zipfile raises, if the file is damaged or is not as torch.save writes it.
+    """
+    with opened(file) as archive:
+        names = [RECORD.fullmatch(name) for name in archive.namelist()]
+        folders = {name and name[1] for name in names}  # None if torch.save writes no such record
+        folder = folders.pop()
+        if folders or archive.read(f"{folder}/byteorder") != b"little":
+            raise ValueError
+        pickle = archive.read(f"{folder}/data.pkl")
+    file.seek(0)
+    return pickle
 
 
 def opened(file: BinaryIO) -> zipfile.ZipFile:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from stages import network
 from stages.models import Blueprint
 from stages.runtime.errors import UserError
-from stages.runtime.restored import difference, restored, saved
+from stages.runtime.outline import fill, match, parts, saved
 
 PATH = "stages/network.py"
 
@@ -19,29 +19,33 @@ def require_restorable(net: nn.Module, blueprint: Blueprint, x: Tensor) -> None:
     x is (n, n_feature). Raises UserError if a restored network is refused or predicts otherwise, or if another style is
     another network, and what torch.save raises where the network cannot be saved.
     """
-    fault, remedy = "cannot be restored as it is after use", "keep what changes in parameters and buffers"
     used = copy.deepcopy(net)
     with torch.no_grad():
         used(x)  # in training mode, which may change it
-    twin, *others = styles = blueprint.in_all_styles()
-    states = [style.state_dict() for style in styles.values()]
-    try:
-        whole = restored(PATH, saved(used), [*styles.values()], fault, remedy)
-        styles[twin].load_state_dict(restored(PATH, saved(used.state_dict()), states, fault, remedy))
-    except ValueError as error:  # it keeps what a file of ours cannot hold, such as a NumPy number
-        raise UserError(f"{PATH}: {fault}: {remedy}") from error
+    whole, twin = blueprint.build(), blueprint.build()
+    for restored, form, expected in ((whole, used, whole), (twin, used.state_dict(), twin.state_dict())):
+        try:
+            _, difference = match(parts(saved(form)), [expected])
+            if not difference:
+                fill(restored, parts(saved(form), "cpu"))
+        except (KeyError, ValueError):
+            difference = "it holds what a model file cannot, such as a NumPy number"
+        if difference:
+            remedy = "keep what changes in parameters and buffers"
+            raise UserError(f"{PATH}: cannot be restored as it is after use: {difference}: {remedy}")
     before = torch.get_rng_state()
-    predictions = [network.predict(same, x) for same in (used, whole, styles[twin])]
+    predictions = [network.predict(same, x) for same in (used, whole, twin)]
     drew = not torch.equal(torch.get_rng_state(), before)
     if drew or not all(prediction.equal(predictions[0]) for prediction in predictions):
         raise UserError(
             f"{PATH}: the network predicts differently once it is restored: use parameters and persistent buffers for "
             "what it needs, and no random numbers in evaluation mode"
         )
+    own, *others = blueprint.in_all_styles()
     for other in others:
-        if differs := style_difference(styles[twin], styles[other], x):
+        if difference := style_difference(twin, blueprint.in_style(other).build(), x):
             raise UserError(
-                f"{PATH}: the styles {twin} and {other} must be the same network, but {differs}: "
+                f"{PATH}: the styles {own} and {other} must be the same network, but {difference}: "
                 f"change {other} too, or remove it from STYLES and from the choices of network.style"
             )
 
@@ -51,8 +55,9 @@ def style_difference(net: nn.Module, other: nn.Module, x: Tensor) -> str:
 
     It is "" if it does not. x is (n, n_feature). The tensors of the network are loaded into the other.
     """
-    if differs := difference(saved(net.state_dict()), [saved(other.state_dict())]):
-        return differs
+    _, difference = match(parts(saved(net.state_dict())), [other.state_dict()])
+    if difference:
+        return difference
     other.load_state_dict(net.state_dict())
     for mode in ("evaluation", "training"):
         predictions: list[Tensor] = []

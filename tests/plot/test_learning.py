@@ -1,8 +1,11 @@
 import io
+import re
+from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from stages.columns import Columns, Date, Number, unnamed
@@ -49,7 +52,7 @@ def test_a_picture_of_one_feature_equals_one_drawn_from_scratch() -> None:
         assert np.quantile(difference, 0.995) <= 10  # the rest are blends of three colours, at the edges of the line
 
 
-@pytest.mark.parametrize(("n_feature", "n_output"), [(1, 2), (3, 1), (3, 12), (1, 50)])
+@pytest.mark.parametrize(("n_feature", "n_output"), [(3, 1), (3, 2), (1, 50)])
 def test_a_picture_of_many_columns_equals_one_drawn_from_scratch(n_feature: int, n_output: int) -> None:
     shown, columns = snapshots(n_feature, n_output), unnamed(n_feature, n_output)
     count = min(n_output, 12)
@@ -82,8 +85,14 @@ def test_a_picture_of_many_columns_equals_one_drawn_from_scratch(n_feature: int,
     assert np.quantile(difference, 0.99) <= 10
 
 
-@pytest.mark.parametrize(("n_feature", "n_output"), [(1, 1), (1, 3), (2, 1), (2, 3)])
-@pytest.mark.parametrize(("rows", "scale"), [(1, 1.0), (60, 0.0), (60, 1e-45), (60, 3e38)])
+@pytest.mark.parametrize(
+    ("n_feature", "n_output", "rows", "scale"),
+    [
+        *((n, 1, rows, scale) for n in (1, 2) for rows, scale in [(1, 1.0), (60, 0.0), (60, 1e-45), (60, 3e38)]),
+        (1, 3, 60, 3e38),
+        (2, 3, 60, 3e38),
+    ],
+)
 def test_extreme_values_are_drawn_with_their_loss(n_feature: int, n_output: int, rows: int, scale: float) -> None:
     shown = snapshots(n_feature, n_output)
     shown = shown._replace(
@@ -104,9 +113,8 @@ def test_the_prediction_of_a_single_point_is_seen(n_feature: int, n_output: int)
     assert len({picture.tobytes() for picture in pictures}) == 4
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1, 1e6])
-@pytest.mark.parametrize(("n_feature", "n_output"), [(1, 1), (2, 3)])
-def test_nothing_red_is_cut_off(scale: float, n_feature: int, n_output: int) -> None:
+@pytest.mark.parametrize(("n_feature", "n_output", "scale"), [(1, 1, 1e-6), (1, 1, 1), (1, 1, 1e6), (2, 3, 1)])
+def test_nothing_red_is_cut_off(n_feature: int, n_output: int, scale: float) -> None:
     for picture in learning.draw_learning(snapshots(n_feature, n_output, scale), unnamed(n_feature, n_output), dpi=60):
         red = (np.asarray(picture.convert("RGB")) == RED).all(axis=2)
         assert red.any()
@@ -145,3 +153,80 @@ def test_a_prediction_over_dates_stands_between_dates() -> None:
         columns = Columns(features=[date], targets=[Number(name="y")])
         pictures.append(next(learning.draw_learning(snapshots(scale=1), columns, dpi=60)).tobytes())
     assert pictures[0] != pictures[1]
+
+
+def of_several(shown: Snapshots, networks: int) -> Snapshots:
+    """Return snapshots of so many networks around the predictions, their mean, with a half-width for each target."""
+    shifts = np.linspace(-0.3, 0.3, networks, dtype="f4")[:, None, None]
+    each = shown.predictions[:, None] + shifts * shown.predictions[:, None] - shifts / 4  # (k, networks, m, n_output)
+    half_widths = np.linspace(0.1, 0.2, shown.y.shape[1], dtype="f4")
+    return shown._replace(networks=each, half_widths=half_widths)
+
+
+def several_from_scratch(shown: Snapshots, index: int) -> Figure:
+    """Return a picture of several networks and of intervals, drawn all at once."""
+    assert shown.networks is not None
+    assert shown.half_widths is not None
+    is_curve, targets = shown.x.shape[1] == 1, unnamed(1, shown.y.shape[1]).target_names
+    labels = (["x"] * len(targets), targets) if is_curve else ([f"true {y}" for y in targets], ["prediction"] * 3)
+    canvas, panels = new_panels("Learning", *labels, dpi=100)
+    learning.write_notes(canvas.figure, panels, shown)
+    width, dot = (5, "o") if len(panels) == 1 else (2, ".")
+    for target, panel in enumerate(panels):
+        y, mean, networks = shown.y[:, target], shown.predictions[..., target], shown.networks[..., target]
+        x = shown.x[:, 0] if is_curve else y
+        order = np.argsort(x)
+        middle = mean[-1] if is_curve else y
+        edges = [(middle + sign * shown.half_widths[target])[order] for sign in (-1, 1)]
+        panel.fill_between(x[order], *edges, color="C0", alpha=learning.SHADE, linewidth=0)
+        if is_curve:
+            panel.plot(x, y, f"C0{dot}")
+            for network in networks[index]:
+                panel.plot(x[order], network[order], "r-", linewidth=width / 5, alpha=min(0.6, 8 / len(networks[0])))
+            panel.plot(x[order], mean[index, order], "r-", linewidth=width)
+        else:
+            panel.plot(y, mean[index], "r.")
+            panel.plot(y[order], y[order], "C0-")
+        panel.set_ylim(learning.y_limits(y, np.append(mean, networks[-1] if is_curve else [])))
+    place: dict[str, Any] = {"x": 0.98, "y": 0.98, "ha": "right", "va": "top", "transform": canvas.figure.transFigure}
+    place = learning.label_place(panels[0], is_curve) if len(panels) == 1 else place
+    text = panels[-1].text(**place, s=f"Loss={shown.losses[index]:.4f}", color="red", size=20, in_layout=False)
+    text.set_path_effects([learning.HALO])
+    return canvas.figure
+
+
+@pytest.mark.parametrize(
+    ("n_feature", "n_output", "networks"), [(1, 1, 2), (1, 1, 20), (1, 3, 5), (3, 1, 5), (3, 3, 5)]
+)
+def test_a_picture_of_several_networks_and_of_intervals_equals_one_drawn_from_scratch(
+    n_feature: int, n_output: int, networks: int
+) -> None:
+    shown = of_several(snapshots(n_feature, n_output), networks)
+    drawn = list(learning.draw_learning(shown, unnamed(n_feature, n_output), dpi=100))
+    for index in (1, 3):
+        file = io.BytesIO()
+        several_from_scratch(shown, index).savefig(file)
+        expected = Image.open(file).convert("RGB").quantize(palette=learning.palette(), dither=Image.Dither.NONE)
+        difference = np.abs(np.asarray(drawn[index].convert("RGB"), int) - np.asarray(expected.convert("RGB"), int))
+        assert difference.mean() < 0.02
+
+
+@pytest.mark.parametrize(("n_feature", "n_output", "networks"), [(1, 1, 2), (3, 1, 1000), (1, 30, 1000), (3, 4, 2)])
+def test_notes_say_how_many_networks_there_are_and_what_is_shaded(n_feature: int, n_output: int, networks: int) -> None:
+    shown = snapshots(n_feature, n_output)
+    each = np.zeros((4, networks, 60, n_output), "f4")
+    shown = shown._replace(networks=each, half_widths=np.ones(n_output, "f4"))
+    canvas, panels = new_panels(learning.title_of("Learning", n_output, "targets"), ["x"] * 12, ["y"] * 12, dpi=60)
+    if n_output == 1:
+        canvas, panels = new_panels("Learning", ["x"], ["y"], dpi=60)
+    learning.write_notes(canvas.figure, panels, shown)
+    canvas.draw()
+    texts = [text for text in canvas.figure.findobj(Text) if isinstance(text, Text) and text.get_text()]
+    notes = [text for text in texts if re.search("network|shaded", text.get_text())]
+    first = f"{networks} networks and their mean" if n_feature == 1 else f"mean of {networks} networks"
+    assert "; ".join(note.get_text() for note in notes) == f"{first}; shaded: 90 % of held-out errors"
+    boxes = [text.get_window_extent() for text in texts]
+    for box in (note.get_window_extent() for note in notes):
+        assert box.count_overlaps(boxes) == 1  # with itself
+        assert box.y0 >= panels[0].bbox.y1
+        assert 0 <= box.x0 < box.x1 <= canvas.figure.bbox.x1

@@ -78,3 +78,53 @@ def test_a_learning_rate_that_stays_changes_nothing(known: dict[str, np.ndarray]
     table = {"loss": TRAINING, **known}
     with_rate = losses.draw_losses({**table, "learning_rate": np.full(200, 0.1)}, dpi=50)
     assert with_rate.tobytes() == losses.draw_losses(table, dpi=50).tobytes()
+
+
+def of_several(spread: float) -> dict[str, np.ndarray]:
+    """Return a loss table of several networks, whose standard deviations are so many times the means."""
+    table = {"loss": TRAINING, "validation_loss": VALIDATION}
+    return table | {f"{name}_std": spread * values for name, values in table.items()}
+
+
+@pytest.mark.parametrize("spread", [0.01, 3.0])
+def test_the_band_of_several_networks_is_a_deviation_up_and_as_high_down_on_its_axis(spread: float) -> None:
+    _, axes = losses.loss_axes(of_several(spread), dpi=50)
+    assert axes.get_yscale() == "log"
+    assert axes.get_title() == "Training and validation loss: mean ± std of the networks"
+    lowest, highest = axes.get_ylim()
+    for line, shaded, mean in zip(axes.lines, axes.collections, (TRAINING, VALIDATION), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), mean)
+        corners = np.asarray(shaded.get_paths()[0].vertices)  # (corners, 2)
+        for epoch in (0, 100, 199):
+            at_epoch = corners[corners[:, 0] == epoch, 1]
+            assert at_epoch.max() == pytest.approx(mean[epoch] * (1 + spread))
+            assert np.sqrt(at_epoch.min() * at_epoch.max()) == pytest.approx(mean[epoch])
+            if spread < 0.1:
+                assert at_epoch.min() == pytest.approx(mean[epoch] * (1 - spread), rel=1e-3)
+            assert lowest < at_epoch.min() < at_epoch.max() < highest
+
+
+def test_the_band_holds_losses_of_0_and_the_smallest_that_float32_holds() -> None:
+    mean, std = np.array([1, 1e-45, 0, 0]), np.array([1, 1e-45, 1e-45, 0])
+    lower, upper = losses.band(mean, std)
+    np.testing.assert_array_equal(upper, mean + std)
+    np.testing.assert_allclose(lower, [0.5, 0.5e-45, 0, 0], rtol=1e-9)
+    losses.loss_axes({"loss": mean, "loss_std": std}, dpi=50)
+
+
+def test_no_epoch_is_marked_where_each_network_keeps_the_weights_of_its_own() -> None:
+    _, axes = losses.loss_axes(of_several(0.5), dpi=50)
+    assert axes.get_legend_handles_labels()[1] == ["training", "validation"]
+    assert len(axes.lines) == 2
+
+
+def test_the_legend_lies_beside_the_curves_and_bands() -> None:
+    falling = of_several(1.0)
+    for table in (falling, {name: values[::-1] for name, values in falling.items()}):
+        _, axes = losses.loss_axes(table, dpi=100)
+        legend = axes.get_legend()
+        assert legend
+        box = legend.get_window_extent()
+        for shaded in axes.collections:
+            corners = axes.transData.transform(np.asarray(shaded.get_paths()[0].vertices))
+            assert not box.count_contains(corners)

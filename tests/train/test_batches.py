@@ -4,13 +4,14 @@ from torch import Tensor
 
 from stages.train.batches import Batch, Batches, fitting_micro_size
 from stages.train.ranks import Ranks
+from tests.train.batched import batched
 
 ALONE = Ranks()
 X = torch.arange(103.0).unsqueeze(1)
 
 
 def batches(size: int | None, micro_size: int = 10, ranks: Ranks = ALONE, seed: int = 0, n: int = 103) -> Batches:
-    return Batches(X[:n], -X[:n], size, micro_size, ranks, seed)
+    return batched(X[:n], -X[:n], size, micro_size, ranks, seed)
 
 
 def points(batch: Batch) -> list[float]:

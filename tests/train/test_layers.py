@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from stages.runtime.errors import UserError
-from stages.train.batches import Batches
 from stages.train.layers import Demands, ensure_whole_batches, examine
 from stages.train.ranks import Ranks
 from tests.conftest import Copy
-from tests.train.test_checkpoint import FILES, PYTHON, TORCHRUN
+from tests.train.batched import batched
+from tests.train.test_checkpoint import FILES, PYTHON, TWO_RANKS
 
 LAYERS = {
     "deep": "nn.Linear(n_hidden, 9), nn.GELU(), nn.LayerNorm(9), nn.Linear(9, n_hidden), nn.Tanh()",
@@ -54,7 +54,7 @@ def test_a_fork_with_dropout_and_frozen_weights_trains_on_two_ranks(copy: Copy) 
     copy.stage("generate")
     copy.run(*PYTHON)
     alone = torch.load(copy.path / "data/net_params.pkl", weights_only=True)
-    copy.run(*TORCHRUN)
+    copy.run(*TWO_RANKS)
     torch.testing.assert_close(torch.load(copy.path / "data/net_params.pkl", weights_only=True), alone)
     copy.stage("evaluate")
 
@@ -103,7 +103,7 @@ def test_a_layer_that_needs_whole_batches_is_named_where_it_does_not_get_them(
     points: int, size: int | None, micro_size: int, ranks: int, message: str
 ) -> None:
     x = torch.zeros(points, 1)
-    batches = Batches(x, x, size, micro_size, Ranks(0, ranks), 0)
+    batches = batched(x, x, size, micro_size, Ranks(0, ranks), 0)
     with pytest.raises(UserError, match=f"^params.yaml: {re.escape(message)}"):
         ensure_whole_batches(examine(norm(), x, x), batches)
     ensure_whole_batches(examine(nn.Linear(1, 1), x, x), batches)

@@ -4,7 +4,6 @@ import contextlib
 import re
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ import torch
 
 from stages import history
 from stages.train.ranks import Ranks
-from tests.conftest import ENVIRONMENT, Copy, before_summary
+from tests.conftest import Copy, before_summary
 from tests.forks import Running
 from tests.train.test_checkpoint import quick_checkpoints
 
@@ -132,14 +131,10 @@ def test_dvc_starts_ranks_with_torchrun_and_tasks_of_srun_give_the_same_bits(don
     expected = [done.read(name) for name in FILES]
     step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     tasks = [
-        subprocess.Popen(
-            ["python", "-m", "stages", "train"],
-            cwd=done.path,
-            env=ENVIRONMENT | step | {"SLURM_PROCID": number, "SLURM_LOCALID": number},
-        )
+        done.start("python", "-m", "stages", "train", **step, SLURM_PROCID=number, SLURM_LOCALID=number)
         for number in "01"
     ]
-    assert [task.wait(timeout=200) for task in tasks] == [0, 0]
+    assert [status for status, _ in ends(tasks)] == [0, 0]
     assert [done.read(name) for name in FILES] == expected
 
 

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -89,12 +90,12 @@ def test_the_same_network_in_both_styles_passes_and_no_random_number_is_drawn(mo
     require_restorable(MODULE.build(), MODULE, X)
 
 
-class Functional(Net):
-    """Holds a function, which torch.load does not allow."""
+class Numeric(Net):
+    """Holds a NumPy number, which a model file cannot."""
 
     def __init__(self, *sizes: int) -> None:
         super().__init__(*sizes)
-        self.function = nn.functional.gelu
+        self.number = np.float64(1)
 
 
 class Nameless(Net):
@@ -140,8 +141,11 @@ DIFFERENT = "the network predicts differently once it is restored: use parameter
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (Functional, "must hold only modules, got torch._C._nn.gelu: use modules"),
-        (Counting, "cannot be restored as it is after use: "),
+        (
+            Numeric,
+            "cannot be restored as it is after use: it holds what a model file cannot, such as a NumPy number: keep",
+        ),
+        (Counting, "cannot be restored as it is after use: calls is 1 instead of missing; its state dict"),
         (AlwaysDropping, DIFFERENT),
         (Forgetful, DIFFERENT),
     ],

@@ -18,7 +18,6 @@ from stages.network import Network
 from stages.runtime.errors import UserError
 from stages.train import checkpoint, training
 from stages.train import stage as train
-from stages.train.batches import Batches
 from stages.train.loop import descend
 from stages.train.optim import OptimizerName
 from stages.train.parallel import on_all_ranks
@@ -26,6 +25,7 @@ from stages.train.ranks import Ranks
 from stages.train.settings import Train
 from stages.train.steps import EagerSteps
 from tests.conftest import Copy
+from tests.train.batched import batched
 
 SETTINGS: dict[str, Any] = {
     "launcher": "python",
@@ -111,7 +111,7 @@ def test_shuffled_batches_are_steps_on_those_points_and_the_last_short_one_weigh
     expected = []
     for epoch in range(3):
         total = 0.0
-        for batch in Batches(x, y, 30, 1000, Ranks(), SETTINGS["seed"]).epoch(epoch):
+        for batch in batched(x, y, 30, 1000, Ranks(), SETTINGS["seed"]).epoch(epoch):
             (micro,) = batch.micro_batches
             loss = nn.functional.mse_loss(net(micro.x), micro.y)
             optimizer.zero_grad()
@@ -136,12 +136,12 @@ def test_micro_batches_change_nothing_but_rounding(changes: dict[str, Any]) -> N
 
 
 def test_the_gradient_of_many_points_is_that_of_float64() -> None:
-    write_points(3_000_000)
+    write_points(1_000_000)
     x, y, *_ = dataset.read("data/train.pt")
     net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=0)
     exact = copy.deepcopy(net).double()
     nn.functional.mse_loss(exact(x.double()), y.double()).backward()
-    full = Batches(x, y, None, 65_536, Ranks(), 0).share_of_all
+    full = batched(x, y, None, 65_536, Ranks(), 0).share_of_all
     everywhere = on_all_ranks(net, nn.MSELoss(), Ranks())
     next(descend(torch.optim.SGD(net.parameters(), lr=1e-30), [full], everywhere))
     for ours, theirs in zip(net.parameters(), exact.parameters(), strict=True):

@@ -11,8 +11,9 @@ from torch import nn
 from stages import dataset, models, network
 from stages.columns import unnamed
 from stages.dataset import Dataset
+from stages.train.batches import Points
 from stages.train.summary import loss_of_mean, summary
-from stages.train.validation import hold_back
+from tests.train.batched import split
 from tests.train.test_stage import SETTINGS, losses, run, write_points
 
 WRITTEN = " -> data/net.pkl, data/net_params.pkl"
@@ -24,7 +25,7 @@ def in_folder_with_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     write_points(100)
 
 
-def mse_of_saved(points: Dataset) -> float:
+def mse_of_saved(points: Dataset | Points) -> float:
     return nn.functional.mse_loss(network.predict(models.load("data/net.pkl"), points.x), points.y).item()
 
 
@@ -44,7 +45,7 @@ def test_it_says_the_final_loss_and_how_many_times_the_noise_floor_it_is(standar
 @pytest.mark.parametrize("standardize", [False, True])
 def test_with_validation_it_says_the_lowest_validation_loss_and_its_epoch(standardize: bool) -> None:
     told = run(standardize=standardize, validation_fraction=0.3, epochs=50, patience=10, learning_rate=0.4)
-    _, held_back = hold_back(dataset.read("data/train.pt"), 0.3, SETTINGS["seed"])
+    _, held_back = split(dataset.read("data/train.pt"), 0.3, SETTINGS["seed"])
     assert held_back
     validation = losses("validation_loss")
     lowest = f"lowest validation loss {min(validation):.4g} at epoch {validation.index(min(validation))}"
@@ -57,7 +58,7 @@ def test_with_validation_it_says_the_lowest_validation_loss_and_its_epoch(standa
 @pytest.mark.parametrize("changes", [{}, {"standardize": True}, {"validation_fraction": 0.3}])
 def test_a_training_that_ends_no_better_than_predicting_the_mean_says_so(loss: str, changes: dict[str, Any]) -> None:
     told = run(loss=loss, learning_rate=1e-6, seed=7, **changes)  # from first weights that predict worse than the mean
-    points, held_back = hold_back(dataset.read("data/train.pt"), changes.get("validation_fraction", 0), seed=7)
+    points, held_back = split(dataset.read("data/train.pt"), changes.get("validation_fraction", 0), seed=7)
     y = points.y.double()
     judged = held_back.y.double() if held_back else y
     unit = y.std(correction=0) if "standardize" in changes else 1.0
@@ -78,7 +79,9 @@ def test_a_network_whose_neurons_have_all_died_is_no_better_than_the_mean() -> N
     points = dataset.read("data/train.pt")
     mean = loss_of_mean("MSELoss", points.y, points.y)
     for final in (mean * (1 - 1e-7), mean, mean * (1 + 1e-7)):  # it predicts the mean, up to rounding
-        told = summary({"loss": [0.1, 7.0, mean]}, final, "MSELoss", points, None, nn.Linear(1, 1), standardize=False)
+        told = summary(
+            {"loss": [0.1, 7.0, mean]}, [], final, "MSELoss", points, None, nn.Linear(1, 1), standardize=False
+        )
         assert told == f"loss {mean:.4g} after 3 epochs, 27.25 times the noise floor{LOWER}"
 
 

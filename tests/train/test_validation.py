@@ -12,12 +12,12 @@ from stages import dataset, history, models, network
 from stages.dataset import Dataset
 from stages.runtime import params, progress
 from stages.runtime.errors import UserError
-from stages.train.batches import Batches
 from stages.train.parallel import on_all_ranks
 from stages.train.ranks import Ranks
 from stages.train.stage import Params
-from stages.train.validation import Validation, hold_back
+from stages.train.validation import Validation
 from tests.conftest import LESSON
+from tests.train.batched import batched, split
 from tests.train.test_stage import SETTINGS, losses, trained, write_points
 
 LESSON_NETWORK = models.Blueprint(network.Network(style="module", hidden=10), 1, 1)
@@ -31,24 +31,23 @@ def in_folder_with_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def numbered(n: int) -> Dataset:
     x = torch.arange(float(n)).unsqueeze(1)
-    return Dataset(x, -x, noise_variance=0.1)
+    return Dataset(x, -x)
 
 
 @pytest.mark.parametrize(("n", "fraction", "count"), [(100, 0.2, 20), (2, 0.5, 1), (10, 0.25, 2), (7, 0.9, 6)])
 def test_held_back_points_are_a_random_share_in_order_with_their_targets(n: int, fraction: float, count: int) -> None:
-    train, validate = hold_back(numbered(n), fraction, seed=1)
+    train, validate = split(numbered(n), fraction, seed=1)
     assert validate is not None
     assert len(validate.x) == count
     assert sorted([*train.x[:, 0].tolist(), *validate.x[:, 0].tolist()]) == list(range(n))
     for points in (train, validate):
         assert torch.equal(points.y, -points.x)
         assert points.x[:, 0].tolist() == sorted(points.x[:, 0].tolist())
-        assert points.noise_variance == 0.1
 
 
 def test_which_points_are_held_back_depends_on_the_seed_alone() -> None:
     def held_back(seed: int) -> list[float]:
-        validate = hold_back(numbered(100), 0.2, seed)[1]
+        validate = split(numbered(100), 0.2, seed)[1]
         assert validate
         return validate.x[:, 0].tolist()
 
@@ -61,13 +60,15 @@ def test_which_points_are_held_back_depends_on_the_seed_alone() -> None:
 
 def test_no_fraction_holds_back_nothing_and_copies_nothing() -> None:
     points = numbered(5)
-    assert hold_back(points, 0, seed=1) == (points, None)
+    training, held_back = split(points, 0, seed=1)
+    assert training.x is points.x and training.y is points.y
+    assert held_back is None
 
 
 @pytest.mark.parametrize(("n", "fraction"), [(1, 0.5), (1, 0.9), (2, 0.1), (2, 0.9), (100, 0.004), (100, 0.996)])
 def test_too_few_points_for_either_part_are_reported(n: int, fraction: float) -> None:
     with pytest.raises(UserError) as caught:
-        hold_back(numbered(n), fraction, seed=1)
+        split(numbered(n), fraction, seed=1)
     points = "1 point" if n == 1 else f"{n} points"
     assert str(caught.value) == (
         f"params.yaml: train.validation_fraction: must hold back at least one of {points} and leave at least one to "
@@ -79,7 +80,7 @@ def reference(
     epochs: int, patience: int | None = None, rate: float = 0.2, **options: Any
 ) -> tuple[dict[str, Tensor], list[float], list[float]]:
     """Train in a plain loop; return the best weights, the losses and the validation losses."""
-    points, held_back = hold_back(dataset.read("data/train.pt"), 0.3, SETTINGS["seed"])
+    points, held_back = split(dataset.read("data/train.pt"), 0.3, SETTINGS["seed"])
     assert held_back
     net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=SETTINGS["seed"])
     optimizer = torch.optim.SGD(net.parameters(), lr=rate, **options)
@@ -133,7 +134,7 @@ def restored() -> dict[str, Tensor]:
 
 def test_the_first_of_several_lowest_losses_is_the_best() -> None:
     net, zero = nn.Linear(1, 1), torch.zeros(1, 1)
-    validation = Validation(net, Batches(zero, zero, None, 1, Ranks(), 0).share_of_all, patience=2)
+    validation = Validation(net, batched(zero, zero, None, 1, Ranks(), 0).share_of_all, patience=2, networks=1)
     with torch.no_grad():
         net.bias.zero_()
         for weight in (1.0, 2.0):  # times an x of 0
@@ -145,7 +146,7 @@ def test_the_first_of_several_lowest_losses_is_the_best() -> None:
 
 
 def test_a_validation_loss_that_is_not_finite_is_reported() -> None:
-    points, held_back = hold_back(dataset.read("data/train.pt"), 0.3, SETTINGS["seed"])
+    points, held_back = split(dataset.read("data/train.pt"), 0.3, SETTINGS["seed"])
     assert held_back
     x, y = torch.cat([points.x, held_back.x]), torch.cat([points.y, held_back.y])
     order = torch.argsort(x[:, 0])
@@ -170,7 +171,7 @@ def test_every_way_of_training_saves_the_weights_of_the_lowest_validation_loss(c
     state = trained(validation_fraction=0.3, **changes)
     net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=0)
     net.load_state_dict(state)
-    held_back = hold_back(dataset.read("data/train.pt"), 0.3, SETTINGS["seed"])[1]
+    held_back = split(dataset.read("data/train.pt"), 0.3, SETTINGS["seed"])[1]
     assert held_back
     loss = nn.functional.mse_loss(net(held_back.x), held_back.y).item()
     assert loss == pytest.approx(min(losses("validation_loss")), rel=1e-5)

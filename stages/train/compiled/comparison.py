@@ -34,45 +34,69 @@ def agree(
 
     They are compared near the present parameters, or near these times `scale`, on copies. `rows`: points in a
     micro-batch. The loss is that of made-up targets: near the true ones, a trained gradient is mostly rounding errors.
+    Several networks may learn from different points, (networks, n, n_feature).
     """
     for seed in range(STATES):
         generator = torch.Generator().manual_seed(seed)
-        ours, our_optimizer = copy.deepcopy((net, optimizer))
-        for parameter in learning_parameters(ours, learning).values():
+        nearby, its_optimizer = copy.deepcopy((net, optimizer))
+        for parameter in learning_parameters(nearby, learning).values():
             parameter.data = scale * parameter.data * (1 + NEARBY * torch.randn(parameter.shape, generator=generator))
-        for state in our_optimizer.state.values():  # parameters may share a scalar, as Vectors has them do
+        for state in its_optimizer.state.values():  # parameters may share a scalar, as Vectors has them do
             state.update({name: value.clone() for name, value in state.items() if isinstance(value, Tensor)})
-        with torch.no_grad():
-            prediction = ours(x)  # (n, n_output)
-        distance = (1 + prediction.abs().max()) * (0.5 + torch.rand(prediction.shape, generator=generator))
-        y = prediction - distance
+        y = _distant_targets(nearby, x, generator)
 
-        theirs, their_optimizer = copy.deepcopy((ours, our_optimizer))
-        their_optimizer.zero_grad()
-        loss = loss_function(theirs(x), y)
-        loss.backward()
-        gradients = [parameter.grad for parameter in learning_parameters(theirs, learning).values()]
-        gradient = torch.cat([values.reshape(-1) for values in (*gradients, loss.detach()) if values is not None])
-        their_optimizer.step()
-        after = Vectors(theirs, their_optimizer, learning).changed
-
-        vectors = Vectors(ours, our_optimizer, learning)
+        gradient, losses, after = _by_eager(*copy.deepcopy((nearby, its_optimizer)), loss_function, learning, x, y)
+        vectors = Vectors(nearby, its_optimizer, learning)
         before = [vector.clone() for vector in vectors.changed]
-        steps, rates = tables.cut(len(x), rows, y.shape[1], one_batch=True)
-        rates[:, 0] = our_optimizer.param_groups[0]["lr"]
-        steps[:, 2] = 0  # accumulate the gradient, without a step
-        loop([torch.empty(len(steps)), *vectors.all, steps, rates, x, y])
-        computed = vectors.gradient.clone()
-        vectors.gradient.copy_(gradient)  # the same for both: Rprop goes by the signs of values near zero
-        steps[0] = torch.tensor([0, rows, 1])  # a step, with no more points
-        loop([torch.empty(1), *vectors.all, steps[:1], rates[:1], x, y])
+        computed = _by_loop(
+            loop, vectors, its_optimizer.param_groups[0]["lr"], torch.cat([gradient, losses]), x, y, rows
+        )
 
         zero = torch.zeros(())
-        compared = [(computed[:-1], gradient[:-1], zero), (computed[-1], gradient[-1], zero)]
+        our_gradient, our_losses = computed.split([len(gradient), len(losses)])
+        compared = [(our_gradient, gradient, zero), (our_losses, losses, zero)]
         compared += zip(vectors.changed, after, before, strict=True)
         if all(_close(*three) for three in compared):
             return True
     return False
+
+
+def _distant_targets(net: nn.Module, x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return targets at x that are all far below the predictions: of every network, if several share x."""
+    with torch.no_grad():
+        prediction = net(x)  # (n, n_output), or (networks, n, n_output)
+    lowest = prediction.amin(0) if prediction.dim() > x.dim() else prediction
+    return lowest - (1 + prediction.abs().max()) * (0.5 + torch.rand(lowest.shape, generator=generator))
+
+
+def _by_eager(
+    net: nn.Module, optimizer: Optimizer, loss_function: nn.Module, learning: tuple[str, ...], x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Take an eager step; return its gradient in one vector, the losses, and the vectors that it has changed."""
+    optimizer.zero_grad()
+    losses = loss_function(net(x), y)
+    losses.sum().backward()
+    gradients = [parameter.grad for parameter in learning_parameters(net, learning).values()]
+    gradient = torch.cat([values.reshape(-1) for values in gradients if values is not None])
+    optimizer.step()
+    return gradient, losses.detach().reshape(-1), Vectors(net, optimizer, learning).changed
+
+
+def _by_loop(loop: Loop, vectors: Vectors, rate: float, gradient: Tensor, x: Tensor, y: Tensor, rows: int) -> Tensor:
+    """Return the gradient that the loop computes, and after it the losses; then take a step with the gradient given.
+
+    With equal gradients, equal steps can be expected: Rprop goes by the signs of values near zero.
+    """
+    steps, rates = tables.cut(x.shape[-2], rows, y.shape[-1], one_batch=True)
+    losses = torch.empty(len(steps), *vectors.each)
+    rates[:, 0] = rate
+    steps[:, 2] = 0  # accumulate the gradient, without a step
+    loop([losses, *vectors.all, steps, rates, x, y])
+    computed = vectors.gradient.clone()
+    vectors.gradient.copy_(gradient)
+    steps[0] = torch.tensor([0, rows, 1])  # a step, with no more points
+    loop([losses[:1], *vectors.all, steps[:1], rates[:1], x, y])
+    return computed
 
 
 def _close(ours: Tensor, theirs: Tensor, before: Tensor) -> bool:

@@ -111,6 +111,8 @@ def _example(recipe: Recipe) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], 
     state = [torch.ones(()) if scalar else torch.ones(size) for scalar in recipe.state.values()]
     fixed = fixed_tensors(recipe.net, recipe.learning).values()
     steps, rates = torch.zeros(8, 3, dtype=torch.int64), torch.zeros(8, 2, dtype=torch.float64)
-    x, y = (torch.ones(2 * recipe.rows + 1, width) for width in (recipe.n_feature, recipe.n_output))
-    values = torch.zeros(8), torch.zeros(size + 1), torch.ones(size), *state, *fixed, steps, rates, x, y
-    return values, ({0: k}, *({} for _ in values[1:-4]), {0: k}, {0: k}, {0: n}, {0: n})
+    x, y = (torch.ones(*recipe.leading, 2 * recipe.rows + 1, width) for width in (recipe.n_feature, recipe.n_output))
+    losses = torch.zeros(8, *recipe.each)
+    values = losses, torch.zeros(size + losses[0].numel()), torch.ones(size), *state, *fixed, steps, rates, x, y
+    points = {len(recipe.leading): n}
+    return values, ({0: k}, *({} for _ in values[1:-4]), {0: k}, {0: k}, points, points)

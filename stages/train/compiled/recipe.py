@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from stages.ensemble import Stack
 from stages.train.checkpoint import processor_model
 from stages.train.compiled.sources import Module
 
@@ -30,6 +31,12 @@ class Recipe(NamedTuple):
     rows: int  # points in a micro-batch
     n_feature: int
     n_output: int
+    leading: tuple[int, ...] = ()  # of x and y, before (n, …): (networks,) if these learn from different points
+
+    @property
+    def each(self) -> tuple[int, ...]:
+        """Return the shape of a loss: (networks,) of several side by side, () of one."""
+        return dimension_of_networks(self.net)
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the parameters that learn, by name."""
@@ -50,6 +57,11 @@ class Recipe(NamedTuple):
         _Canonical(written, [*self.net.parameters(), *self.net.buffers()]).dump(tuple(self))
         code = [(module.name, module.digest, module.constants) for module in modules]
         return hashlib.blake2b(repr([machine, code]).encode() + written.getvalue(), digest_size=16).hexdigest()
+
+
+def dimension_of_networks(net: nn.Module) -> tuple[int, ...]:
+    """Return the shape of a loss: (networks,) of several side by side, () of one."""
+    return (net.networks,) if isinstance(net, Stack) else ()
 
 
 def learning_parameters(net: nn.Module, names: tuple[str, ...]) -> dict[str, nn.Parameter]:

@@ -14,7 +14,7 @@ from stages.train import checkpoint
 from stages.train.batches import Batch, Batches
 from stages.train.compiled import library
 from stages.train.compiled.comparison import agree
-from stages.train.compiled.recipe import Recipe
+from stages.train.compiled.recipe import Recipe, dimension_of_networks
 from stages.train.compiled.tables import cut
 from stages.train.compiled.vectors import Vectors
 from stages.train.layers import Demands
@@ -47,14 +47,19 @@ class CompiledSteps:
     ) -> None:
         _refuse(demands, optimizer, batches)
         self.net, self.optimizer, self.loss_function, self.batches = net, optimizer, loss_function, batches
-        self.size = min(batches.size or batches.points.n, batches.points.n)  # points in a batch
+        points = batches.points
+        # (networks,) if several learn from different points: the dimensions of x and y before (n, …).
+        self.leading = dimension_of_networks(net) if batches.size or points.rows else ()
+        self.size = min(batches.size or points.n, points.n)  # points in a batch
         self.parts = -(-self.size // batches.micro_size)  # micro-batches in a batch, rounded up
         self.rows = -(-self.size // self.parts)  # points in a micro-batch
         self.most_steps = min(MOST_STEPS, max(1, WORK // (self.rows * sum(map(Tensor.numel, net.parameters())))))
+        self.whole: tuple[Tensor, Tensor] | None = None  # all points, if they are computed together
         self.vectors: Vectors | None = None  # once the first step has created the optimizer's state
         self.tables: dict[int, list[Tensor]] = {}  # by number of points, made once: they are the same in every epoch
-        n = min(batches.points.n, max(2 * self.rows, min(COMPARED_POINTS, batches.micro_size)))
-        self.compared_x = batches.points.x[evenly_spread(batches.points.n, n)]
+        n = min(points.n, max(2 * self.rows, min(COMPARED_POINTS, batches.micro_size)))
+        x, _ = points.at(torch.tensor(evenly_spread(points.n, n)))
+        self.compared_x = x.expand(*self.leading, *x.shape[-2:]).contiguous()
         self.taken, self.next_comparison = 0, FIRST_COMPARISON
         self._compile()
         # For a full batch the tables of as many epochs as fit in a call.
@@ -65,7 +70,7 @@ class CompiledSteps:
 
         The very first step is eager: it creates the optimizer's state.
         """
-        batches, n = self.batches, len(self.batches.points.x)
+        batches, n = self.batches, self.batches.points.n
         epoch, skip = position
         if epoch == skip == 0:
             batch = next(batches.epoch(0))
@@ -73,16 +78,16 @@ class CompiledSteps:
             skip = 1
         self.vectors = self.vectors or Vectors(self.net, self.optimizer, self.learning)
         if batches.size is None and skip == 0:
-            tables = [table[: epochs * self.parts] for table in self.full]
-            losses = self._take(self.vectors, self.optimizer, tables, batches.points.x, batches.points.y)
+            for tables, x, y in self._full_batches(epochs):
+                losses = self._take(self.vectors, self.optimizer, tables, x, y)
             yield Taken(losses[-1], 1.0, 1, earlier_epochs=losses[:-1])
         elif batches.size:
             for x, y in batches.picks(batches.size, epoch, skip):
-                tables = self._tables(len(x))
+                tables = self._tables(x.shape[-2])
                 losses = self._take(self.vectors, self.optimizer, tables, x, y)
-                counts = torch.full_like(losses, self.size)
-                counts[-1] = len(x) - self.size * (len(losses) - 1)
-                yield Taken(losses @ counts / len(x), len(x) / n, len(losses))
+                counts = losses.new_full((len(losses),), self.size)
+                counts[-1] = x.shape[-2] - self.size * (len(losses) - 1)
+                yield Taken(counts @ losses / x.shape[-2], x.shape[-2] / n, len(losses))
 
     def close(self) -> None:
         """Compare once more, and give the network's parameters memory of their own again.
@@ -93,6 +98,22 @@ class CompiledSteps:
             self._compare()
         for parameter in self.net.parameters():
             parameter.data = parameter.data.clone()
+
+    def _full_batches(self, epochs: int) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
+        """Yield tables, x and y of up to `epochs` epochs of a full batch.
+
+        Where networks learn from different points, these are copied: once, if they are a single micro-batch, else one
+        micro-batch at a time, for one epoch.
+        """
+        points = self.batches.points
+        if not points.rows or self.parts == 1:
+            self.whole = self.whole or points.at(slice(0, points.n))
+            yield [table[: epochs * self.parts] for table in self.full], *self.whole
+            return
+        for steps, rates in zip(*(table.split(1) for table in self._tables(self.size)), strict=True):
+            first = int(steps[0, 0])
+            x, y = points.at(slice(first, first + self.rows))
+            yield [steps - torch.tensor([first, 0, 0]), rates], x, y
 
     def _tables(self, n: int) -> list[Tensor]:
         """Return the tables `steps` and `rates` of loop.py for n points, in batches of `size`.
@@ -105,7 +126,7 @@ class CompiledSteps:
         return self.tables[n]
 
     def _take(self, vectors: Vectors, optimizer: Optimizer, tables: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """Take the steps in the tables with the points x and y; return the loss of each batch, (k,).
+        """Take the steps in the tables with the points x and y; return the loss of each batch, (k,) or (k, networks).
 
         Raises UserError if compiled steps differ from eager ones, or if a schedule has changed what is compiled.
         """
@@ -113,13 +134,10 @@ class CompiledSteps:
             self._compare()
             self.next_comparison = 4 * self.taken
         _refuse_changed_options(optimizer)
-        if (
-            missing := self.rows - len(x)
-        ) > 0:  # a last batch on its own: fill it up with points that the tables leave out
-            x, y = (torch.cat([values[:1].expand(missing, -1), values]) for values in (x, y))
+        x, y = (_filled_up(values, self.rows) for values in (x, y))
         steps, rates = tables
         rates[:, 0] = optimizer.param_groups[0]["lr"]
-        losses = torch.empty(len(steps))
+        losses = torch.empty(len(steps), *vectors.each)
         for some in zip(*(table.split(self.most_steps) for table in (losses, steps, rates)), strict=True):
             self.compiled.run([some[0], *vectors.all, *some[1:], x, y])
         self.taken += len(steps)
@@ -140,7 +158,8 @@ class CompiledSteps:
         widths = self.batches.points.x.shape[1], self.batches.points.y.shape[1]
         options = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
         name = type(optimizer).__name__
-        recipe = Recipe(self.net, self.learning, self.loss_function, name, options, vectors.scalars, self.rows, *widths)
+        training = self.net, self.learning, self.loss_function, name, options
+        recipe = Recipe(*training, vectors.scalars, self.rows, *widths, self.leading)
         self.compiled = library.load(recipe)
         if not self._agrees(net, optimizer, 1, WIDE) and not self.compiled.is_new:
             self.compiled.discard()
@@ -168,6 +187,14 @@ class CompiledSteps:
         self.compiled.discard()
         name = type(self.optimizer).__name__
         raise UserError(f"params.yaml: train.steps: compiled steps of {name} differ from eager ones: use eager")
+
+
+def _filled_up(values: Tensor, rows: int) -> Tensor:
+    """Return the points of a last batch on its own, after others, which the tables leave out, if they are too few."""
+    missing = rows - values.shape[-2]
+    if missing <= 0:
+        return values
+    return torch.cat([values[..., :1, :].expand(*values.shape[:-2], missing, -1), values], dim=-2)
 
 
 def _refuse_changed_options(optimizer: Optimizer) -> None:

@@ -1,12 +1,13 @@
 """The parameters and the optimizer's state as vectors, which the compiled loop changes in place."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stages.train.compiled.recipe import fixed_tensors, learning_parameters
+from stages.train.compiled.recipe import dimension_of_networks, fixed_tensors, learning_parameters
 
 
 class Vectors:
@@ -27,7 +28,8 @@ class Vectors:
             for state, view in zip(states, views, strict=True):
                 state[name] = view
         self.scalars = {name: vector.dim() == 0 for name, (vector, _) in joined.items()}
-        self.gradient = torch.zeros(len(self.parameters) + 1)  # and the loss
+        self.each = dimension_of_networks(net)  # the shape of a loss
+        self.gradient = torch.zeros(len(self.parameters) + math.prod(self.each))  # and after it, the loss
         self.changed = [self.parameters, *(vector for vector, _ in joined.values())]  # by a step
         self.all = [self.gradient, *self.changed, *fixed_tensors(net, learning).values()]
 

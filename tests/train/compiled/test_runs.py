@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stages import history
-from stages.train.batches import Batches
+from stages.train.batches import Batches, Points
 from stages.train.compiled import CompiledSteps, library, recipe
 from stages.train.compiled.vectors import Vectors
 from stages.train.optim import new_optimizer
@@ -132,7 +132,7 @@ def test_the_compiled_gradient_of_many_points_is_that_of_float64(
     net = Odd()
     exact, before = copy.deepcopy(net).double(), copy.deepcopy(net)
     optimizer = new_optimizer("SGD", net, 1e-3, {})
-    steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(x, y, None, 65_536, ONE, 0))
+    steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(Points(x, y, len(x)), None, 65_536, ONE, [0]))
 
     steps.vectors = Vectors(net, optimizer, steps.learning)  # so that the first step is compiled, too
     optimizer.param_groups[0]["lr"] = 1000.0  # next to which what the parameters were is rounding

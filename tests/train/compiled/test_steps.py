@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from stages import history, network
 from stages.runtime.errors import UserError
-from stages.train.batches import Batches
+from stages.train.batches import Batches, Points
 from stages.train.compiled import CompiledSteps, library
 from stages.train.compiled import steps as compiled
 from stages.train.compiled.library import Library
@@ -25,6 +25,7 @@ from stages.train.ranks import Ranks
 from tests.train.test_stage import losses, trained, write_points
 
 ONE = Ranks()
+SEEDS = [5]
 Loop = Callable[[list[Tensor]], object]
 
 
@@ -39,11 +40,11 @@ def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "load", lambda recipe: Library(uncompiled(recipe)))
 
 
-def points(n: int, n_feature: int, n_output: int) -> tuple[Tensor, Tensor]:
+def points(n: int, n_feature: int, n_output: int) -> Points:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(n, n_feature, generator=generator)
     y = x.square().sum(1, keepdim=True) + 0.1 * torch.randn(n, n_output, generator=generator)
-    return x, y
+    return Points(x, y, n)
 
 
 def both(
@@ -62,7 +63,7 @@ def both(
 ) -> tuple[list[float], list[float]]:
     """Train with compiled and with eager steps, the lesson's network or another; return the losses of the epochs."""
     loss_function = loss_function or nn.MSELoss()
-    batches = Batches(*points(n, widths[0], widths[2]), size, micro_size, Ranks(), 5)
+    batches = Batches(points(n, widths[0], widths[2]), size, micro_size, Ranks(), SEEDS)
     section = network.Network.model_validate({"style": style, "hidden": widths[1]})
     net = net or network.build(section, *widths[::2], seed=1)
     twin = copy.deepcopy(net)
@@ -138,7 +139,7 @@ def test_the_loop_cuts_batches_of_any_size(widths: tuple[int, int, int], size: i
 def test_many_epochs_of_a_full_batch_are_taken_in_one_call() -> None:
     net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
     optimizer = new_optimizer("SGD", net, 0.1, {})
-    batches = Batches(*points(50, 1, 1), None, 1000, Ranks(), 5)
+    batches = Batches(points(50, 1, 1), None, 1000, Ranks(), SEEDS)
     steps = CompiledSteps(net, optimizer, nn.MSELoss(), batches)
     (first,) = steps.take((0, 0), 100)
     (taken,) = steps.take((1, 0), 30)
@@ -175,7 +176,7 @@ def test_the_stage_records_what_it_does_with_eager_steps(
 
 @pytest.mark.usefixtures("not_compiled")
 def test_an_epoch_goes_on_after_the_steps_that_were_taken() -> None:
-    batches = Batches(*points(110, 3, 2), 24, 48, Ranks(), 5)
+    batches = Batches(points(110, 3, 2), 24, 48, Ranks(), SEEDS)
 
     def start() -> tuple[nn.Module, CompiledSteps]:
         net = network.build(network.Network(style="module", hidden=6), 3, 2, seed=1)
@@ -256,7 +257,10 @@ def clipped(monkeypatch: pytest.MonkeyPatch, limit: float, library_limit: float)
     net = Clipped(limit)
     x = torch.linspace(0, 3, 50)[:, None]
     return CompiledSteps(
-        net, new_optimizer("Adam", net, 0.1, {}), nn.MSELoss(), Batches(x, x.square(), None, 1000, ONE, 5)
+        net,
+        new_optimizer("Adam", net, 0.1, {}),
+        nn.MSELoss(),
+        Batches(Points(x, x.square(), len(x)), None, 1000, ONE, SEEDS),
     )
 
 
@@ -303,7 +307,7 @@ def test_where_a_training_has_converged_rounding_is_no_difference(name: Any, mon
     for parameter in net.parameters():
         nn.init.uniform_(parameter, 0.1, 0.5, generator=torch.Generator().manual_seed(0))
     x = torch.linspace(-1, 1, 40)[:, None]
-    optimizer, batches = new_optimizer(name, net, 0.01, {}), Batches(x, 2 * x, None, 1000, ONE, 5)
+    optimizer, batches = new_optimizer(name, net, 0.01, {}), Batches(Points(x, 2 * x, len(x)), None, 1000, ONE, SEEDS)
     for _ in descend(optimizer, [batches.share_of_all] * 500, on_all_ranks(net, nn.MSELoss(), ONE)):
         pass
     steps = CompiledSteps(net, optimizer, nn.MSELoss(), batches)
@@ -338,9 +342,12 @@ def test_layers_that_are_frozen_unused_or_in_three_dimensions_and_buffers_are_no
 
 def test_what_cannot_be_compiled_is_one_line_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def message(net: nn.Module, name: Any = "SGD", ranks: Ranks = ONE, **options: Any) -> str:
-        batches = Batches(*points(50, 1, 1), None, 1000, ranks, 5)
+        batches = Batches(points(50, 1, 1), None, 1000, ranks, SEEDS)
         with pytest.raises(UserError) as caught:
-            optimizer, demands = new_optimizer(name, net, 0.1, options), examine(net, batches.x, batches.y)
+            optimizer, demands = (
+                new_optimizer(name, net, 0.1, options),
+                examine(net, batches.points.x, batches.points.y),
+            )
             CompiledSteps(net, optimizer, nn.MSELoss(), batches, demands)
         text = str(caught.value)
         assert text.startswith("params.yaml: train.steps: compiled") and "\n" not in text
@@ -364,7 +371,7 @@ def test_what_cannot_be_compiled_is_one_line_that_says_what_to_do(monkeypatch: p
 def test_a_schedule_that_changes_more_than_the_learning_rate_is_refused() -> None:
     net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
     optimizer = new_optimizer("SGD", net, 0.1, {"momentum": 0.9})
-    steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(*points(50, 1, 1), None, 1000, ONE, 5))
+    steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(points(50, 1, 1), None, 1000, ONE, SEEDS))
     optimizer.param_groups[0].update(lr=0.01)
     list(steps.take((0, 0), 1))
     list(steps.take((1, 0), 1))

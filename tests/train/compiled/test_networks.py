@@ -1,0 +1,198 @@
+"""Compiled steps of several networks at once: each learns what a training of its own, with eager steps, would learn."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stages import history, network
+from stages.ensemble import Stack, seeds_of
+from stages.folds import Folds, not_among
+from stages.runtime.errors import UserError
+from stages.train.batches import Batches, Points
+from stages.train.compiled import CompiledSteps, library
+from stages.train.compiled.library import Library
+from stages.train.loop import descend
+from stages.train.loss import new_loss
+from stages.train.optim import new_optimizer
+from stages.train.parallel import on_all_ranks
+from stages.train.validation import hold_back
+from tests.train.compiled.test_steps import ONE, Wrong, points, uncompiled
+from tests.train.test_stage import losses, trained, write_points
+
+SEEDS = seeds_of(5, 3)
+
+
+@pytest.fixture(autouse=True)
+def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "load", lambda recipe: Library(uncompiled(recipe)))
+
+
+def nets_of(widths: tuple[int, int, int]) -> list[nn.Module]:
+    section = network.Network(style="module", hidden=widths[1])
+    return [network.build(section, *widths[::2], seed=seed) for seed in SEEDS]
+
+
+def ours(
+    nets: list[nn.Module], training: Points, size: int | None, micro_size: int, name: Any, loss: str, epochs: int
+) -> tuple[Stack, list[Tensor]]:
+    """Train the networks together with compiled steps; return them, and the losses of the epochs, (networks,) each."""
+    stack = Stack(nets, training.x.shape[1])
+    batches = Batches(training, size, micro_size, ONE, SEEDS)
+    steps = CompiledSteps(stack, new_optimizer(name, stack, 0.02, {}), new_loss(loss, several=True), batches)
+    calls = [list(steps.take((epoch, 0), 1)) for epoch in range(epochs)]
+    steps.close()
+    return stack, [torch.stack([taken.loss * taken.fraction for taken in epoch]).sum(0) for epoch in calls]
+
+
+def alone(net: nn.Module, batches: Batches, name: Any, loss: str, epochs: int) -> list[float]:
+    """Train a network by itself with eager steps; return the losses of the epochs."""
+    optimizer, everywhere = new_optimizer(name, net, 0.02, {}), on_all_ranks(net, new_loss(loss, several=False), ONE)
+    return [
+        sum(
+            float(loss) * batch.fraction_of_epoch
+            for batch, loss in descend(optimizer, batches.epoch(epoch), everywhere)
+        )
+        for epoch in range(epochs)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("widths", "size", "micro_size", "held_back", "name", "loss"),
+    [
+        ((3, 6, 2), None, 1000, 0, "SGD", "MSELoss"),
+        ((3, 6, 2), None, 30, 0, "Adam", "SmoothL1Loss"),
+        ((3, 6, 2), None, 1000, 11, "Rprop", "MSELoss"),
+        ((3, 6, 2), None, 30, 11, "RAdam", "HuberLoss"),
+        ((3, 6, 2), 24, 1000, 11, "AdamW", "MSELoss"),
+        ((1, 10, 1), None, 1000, 0, "SGD", "MSELoss"),
+        ((1, 10, 1), 98, 1000, 11, "ASGD", "L1Loss"),
+        ((4, 1, 1), 50, 20, 40, "NAdam", "MSELoss"),
+    ],
+)
+def test_each_network_learns_what_it_would_alone(
+    widths: tuple[int, int, int], size: int | None, micro_size: int, held_back: int, name: Any, loss: str
+) -> None:
+    x, y, n = points(110, widths[0], widths[2])[:3]
+    folds = Folds(n, held_back, len(SEEDS), 7)
+    training, _ = hold_back(x, y, folds)
+    stack, epochs = ours(nets_of(widths), training, size, micro_size, name, loss, 4)
+    kept = not_among(folds.held_back(), torch.arange(training.n))
+    for index, (net, seed, rows) in enumerate(zip(nets_of(widths), SEEDS, kept, strict=True)):
+        own = Batches(Points(x[rows], y[rows], training.n), size, micro_size, ONE, [seed])
+        expected = alone(net, own, name, loss, 4)
+        assert [float(losses[index]) for losses in epochs] == pytest.approx(expected, rel=1e-5)
+        together = {name.removeprefix("net."): values[index] for name, values in stack.state_dict().items()}
+        torch.testing.assert_close(together, dict(net.state_dict()), rtol=1e-4, atol=1e-5)
+
+
+class Unbatched(nn.Module):
+    """A network with a buffer, a frozen parameter and an activation of its own, which are computed by vmap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.predict, self.frozen = nn.Linear(2, 6), nn.Linear(6, 1), nn.Linear(6, 6)
+        self.frozen.requires_grad_(False)
+        self.scale: Tensor
+        self.register_buffer("scale", torch.rand(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.predict(self.frozen(torch.relu(self.hidden(x)) * self.scale).cos())
+
+
+@pytest.mark.parametrize("size", [None, 24])
+def test_networks_that_vmap_computes_learn_the_same(size: int | None) -> None:
+    def nets() -> list[nn.Module]:
+        torch.manual_seed(3)
+        return [Unbatched() for _ in SEEDS]
+
+    training = points(55, 2, 1)
+    stack, epochs = ours(nets(), training, size, 20, "AdamW", "MSELoss", 4)
+    assert not stack.batched
+    for index, (net, seed) in enumerate(zip(nets(), SEEDS, strict=True)):
+        expected = alone(net, Batches(training, size, 20, ONE, [seed]), "AdamW", "MSELoss", 4)
+        assert [float(losses[index]) for losses in epochs] == pytest.approx(expected, rel=1e-5)
+
+
+def test_many_epochs_of_a_full_batch_with_folds_are_taken_in_one_call() -> None:
+    x, y, n = points(50, 1, 1)[:3]
+    stack = Stack(nets_of((1, 10, 1)), 1)
+    batches = Batches(hold_back(x, y, Folds(n, 5, 3, 7))[0], None, 1000, ONE, SEEDS)
+    steps = CompiledSteps(stack, new_optimizer("SGD", stack, 0.1, {}), new_loss("MSELoss", several=True), batches)
+    list(steps.take((0, 0), 100))
+    (taken,) = steps.take((1, 0), 30)
+    assert taken.earlier_epochs is not None
+    losses = torch.stack([*taken.earlier_epochs, taken.loss])
+    assert (losses.shape, taken.fraction, taken.steps) == ((30, 3), 1, 1)
+    assert (losses.diff(dim=0) < 0).all()
+
+
+def test_of_a_full_batch_with_folds_no_more_than_a_micro_batch_is_copied() -> None:
+    x, y, n = points(1000, 1, 1)[:3]
+    training, _ = hold_back(x, y, Folds(n, 100, 3, 7))
+    copied = []
+
+    def rows(positions: Tensor) -> Tensor:
+        copied.append(positions.shape[-1])
+        assert training.rows
+        return training.rows(positions)
+
+    ours(nets_of((1, 10, 1)), training._replace(rows=rows), None, 50, "SGD", "MSELoss", 2)
+    assert len(copied) >= 2 * 18
+    assert sorted(copied)[-2] == 50  # and once twice as many, for the comparison with eager steps
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"batch_size": 30, "validation_fraction": 0.2, "schedule": "CosineAnnealingLR"},
+        {"micro_batch_size": 30, "validation_fraction": 0.2, "patience": 3, "epochs": 60, "learning_rate": 0.7},
+    ],
+)
+def test_the_stage_records_what_it_does_with_eager_steps(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_points(100)
+    records = []
+    for steps in ("eager", "compiled"):
+        params = trained(steps=steps, networks=3, **changes)
+        records.append((params, losses(), losses("loss_std"), history.read_snapshots("data/history.npz")))
+        Path(".checkpoint/train").unlink()
+    (eager, *expected_losses, expected), (compiled, *our_losses, snapshots) = records
+    torch.testing.assert_close(compiled, eager, rtol=1e-3, atol=1e-4)
+    for column, expected_column in zip(our_losses, expected_losses, strict=True):
+        assert column == pytest.approx(expected_column, rel=1e-3)
+    assert snapshots.epochs.tolist() == expected.epochs.tolist()
+    assert snapshots.networks == pytest.approx(expected.networks, rel=1e-3, abs=1e-4)
+
+
+def test_an_epoch_goes_on_after_the_steps_that_were_taken() -> None:
+    batches = Batches(points(110, 3, 2), 24, 48, ONE, SEEDS)
+
+    def start() -> tuple[nn.Module, CompiledSteps]:
+        stack = Stack(nets_of((3, 6, 2)), 3)
+        optimizer, loss_function = new_optimizer("Adam", stack, 0.01, {}), new_loss("MSELoss", several=True)
+        return stack, CompiledSteps(stack, optimizer, loss_function, batches)
+
+    (whole, uninterrupted), (stack, steps) = start(), start()
+    taken = 0
+    for expected in list(uninterrupted.take((0, 0), 1)):
+        call = next(steps.take((0, taken), 1))
+        assert torch.equal(call.loss, expected.loss) and call[1:] == expected[1:]
+        taken += call.steps
+    assert taken == 5
+    for mine, theirs in zip(stack.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("size", [None, 24])
+def test_a_step_that_is_wrong_for_one_network_stops_the_training(
+    size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "load", lambda recipe: Wrong(recipe, "loss"))  # of the last network
+    with pytest.raises(UserError, match="compiled steps of SGD differ from eager ones"):
+        ours(nets_of((3, 6, 2)), points(110, 3, 2), size, 1000, "SGD", "MSELoss", 1)
