@@ -149,7 +149,7 @@ def test_only_doors_hold_anything() -> None:
 
 
 ACROSS = {  # tests of more than a module or a room, by folder
-    ".": "ci example experiments faults fork fuzz pipeline portable readme report sharing sweep translations trouble "
+    ".": "ci compare example experiments faults fork fuzz pipeline portable readme report sharing translations trouble "
     "tutorial",
     "plot": "charts",
     "train": "going_on",
