@@ -1,7 +1,7 @@
 # make repro: run what is stale.  make test: run the whole suite.  make quick: run the tests that start no process of
 # the project.  make lint: check formatting, code and types.  make check: the pipeline is current, lint, test.
-# make report: write report.html, a page with all results.  make example: train on the example table in a separate clone
-# of what is committed, .example/.  All create .venv first if it is missing or outdated.
+# make report: write report.html, a page with all results.  make compare: say whether the test errors changed by more
+# than chance.  make example: train on the example table in a separate clone of what is committed, .example/.  All create .venv first if it is missing or outdated.
 PYTHON ?= python3
 
 # DVC runs the stages with the first `python` on PATH.
@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 REQUIREMENTS := $(wildcard requirements.txt constraints.txt stages/requirements*.txt */*/requirements.txt)
 
-.PHONY: repro test quick lint current check schema report example bench
+.PHONY: repro test quick lint current check schema report compare example bench
 
 repro: .venv/ready
 	.venv/bin/dvc repro
@@ -37,6 +37,10 @@ check: current
 
 schema: .venv/ready
 	.venv/bin/python -m tools.params_schema
+
+# make compare REV=HEAD~1: with another commit, branch or experiment; without REV, with HEAD.
+compare: .venv/ready
+	.venv/bin/python -m tools.compare $(REV)
 
 # make report REV=HEAD~1: beside another commit, branch or experiment.
 report: .venv/ready

@@ -31,7 +31,7 @@ COMMANDS = {  # and the modules that they run; CODE is none, but the code that f
     "python -m stages": "stages",
     "python -m stages.predict": "stages.predict",
     "python -m tools.report": "tools.report",
-    "python -m tools.sweep": "tools.sweep",
+    "python -m tools.compare": "tools.compare",
     "torchrun": "torch.distributed.run",
 }
 QUOTED = re.compile(r"""'[^']*'|"[^"$`\\!]*\"""")  # what a shell takes as it is

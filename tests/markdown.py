@@ -66,12 +66,12 @@ def difference(command: Command, printed: str, *, any_order: bool = False) -> st
 
 
 def comparable(line: str) -> str:
-    """Return a line without what differs from run to run: hashes, times, widths, the position of a run in a sweep.
+    """Return a line without what differs from run to run: hashes, times, widths.
 
     Numbers stay only on systems whose results are the committed bytes.
     """
     line = re.sub(r"(?<!\.)\b[0-9a-f]{7,8}\b", "HASH", line)
-    line = re.sub(r"\d\d:\d\d [AP]M|\((\d+ (h|min) )?\d+(\.\d)? (s|min)\)|\(found\)|^\[\d+/", "", line)
+    line = re.sub(r"\d\d:\d\d [AP]M|\((\d+ (h|min) )?\d+(\.\d)? (s|min)\)", "", line)
     line = re.sub(r"\b(main|master)\b", "BRANCH", line)
     line = line if SAME_BYTES else re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", line)
     return " ".join(re.sub(r"[-─]{3,}", "---", line).split())

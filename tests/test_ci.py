@@ -10,6 +10,8 @@ import pytest
 from dvc.utils.serialize import load_yaml
 
 from tests.conftest import PROJECT, Copy
+from tests.test_compare import commit_errors, drawn
+from tools.compare.change import BETTER
 
 WORKFLOW: dict[str, Any] = load_yaml(str(PROJECT / ".github/workflows/ci.yml"))
 needs_make = pytest.mark.skipif(os.name == "nt" or not shutil.which("make"), reason="no make")
@@ -81,10 +83,10 @@ def test_the_workflow_may_only_read_and_pins_what_it_uses() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="this job runs on Linux only")
 def test_a_pull_request_shows_what_it_changes_in_metrics_and_params(copy: Copy) -> None:
+    commit_errors(copy, drawn(1, 20, 1.0))
     metrics = json.loads(copy.read("data/metrics.json"))
     (copy.path / "data/metrics.json").write_text(json.dumps(metrics | {"test_mse": metrics["test_mse"] + 1}))
-    copy.set(train__learning_rate=0.1)
-    copy.commit("a change")
+    commit_errors(copy, drawn(2, 20, 0.5), train__learning_rate=0.1)
     script = WORKFLOW["jobs"]["compare"]["steps"][-1]["run"]
     summary = copy.path.parent / "summary"
     copy.run("bash", "-e", "-o", "pipefail", "-c", script, GITHUB_STEP_SUMMARY=str(summary))
@@ -95,4 +97,6 @@ def test_a_pull_request_shows_what_it_changes_in_metrics_and_params(copy: Copy) 
     assert rows[2][:2] == ["data/metrics.json", "test_mse"]
     assert float(rows[2][4]) == 1
     assert rows[3] == ["Path", "Param", "base", "change"]
-    assert rows[5:] == [["params.yaml", "train.learning_rate", "0.2", "0.1"]]
+    assert rows[5] == ["params.yaml", "train.learning_rate", "0.2", "0.1"]
+    assert rows[8:10] == [["base", "20", "train.learning_rate=0.2"], ["change", "20", "train.learning_rate=0.1"]]
+    assert [row[-1] for row in rows[12:]] == ["", BETTER, "", BETTER]

@@ -136,6 +136,7 @@ def door(path: str) -> str:
 def test_a_file_beside_the_folders_is_used_by_several_of_them() -> None:
     used = [needs(f"stages/{stage}/stage.py") | needs("stages/__main__.py") for stage in STAGES]
     used.append(needs("stages/predict.py"))
+    used.append(set().union(*(needs(path.as_posix()) for path in Path("tools").rglob("*.py"))))
     entries = {"stages/__init__.py", "stages/__main__.py", "stages/predict.py"}
     for path in {path.as_posix() for path in Path("stages").glob("*.py")} - entries:
         assert sum(path in each for each in used) > 1, path
@@ -148,7 +149,7 @@ def test_only_doors_hold_anything() -> None:
 
 
 ACROSS = {  # tests of more than a module or a room, by folder
-    ".": "ci example experiments faults fork fuzz pipeline portable readme report sharing sweep translations trouble "
+    ".": "ci compare example experiments faults fork fuzz pipeline portable readme report sharing translations trouble "
     "tutorial",
     "plot": "charts",
     "train": "going_on",
@@ -255,7 +256,8 @@ EDITS = {
     "stages/tables/table.py": ["generate"],
     "stages/columns/number.py": ["generate", "train", "plot", "evaluate"],
     "stages/train/compiled/loop.py": ["train"],
-    "stages/history.py": ["train", "plot"],
+    "stages/residuals.py": ["evaluate"],
+    "stages/history.py": ["train", "plot", "evaluate"],
 }
 
 
@@ -302,18 +304,23 @@ def test_charts_find_their_columns_whatever_the_widths(done: Copy, n_feature: in
 
 
 PREDICTIONS = {"horizontal", "truth", "prediction", "x_title", "rev"}  # what the template computes from the columns
-CHARTS = {"data/loss.csv": {"epoch", "loss", "rev"}, "data/predictions.csv": PREDICTIONS}
+ERRORS = {"truth", "difference", "x_title", "rev"}
+CHARTS = {
+    "data/loss.csv": {"epoch", "loss", "rev"},
+    "data/errors.csv": ERRORS,
+    "data/predictions.csv": PREDICTIONS,
+}
 
 
 def check_charts(shown: dict[str, Any], revisions: set[str]) -> None:
-    """Check that what DVC shows has our two charts, and no other, with all columns that they name."""
+    """Check that what DVC shows has our charts, and no other, with all columns that they name."""
     charts = {name: found[0] for name, found in shown.items() if found[0]["type"] == "vega"}
     assert charts.keys() == CHARTS.keys()
     for name, chart in charts.items():
         rows = chart["content"]["data"]["values"]
         named = set(re.findall(r'"field": "(\w+)"', json.dumps(chart["content"])))
-        named -= {"validation_loss"}  # drawn where there is one
+        named -= {"validation_loss", "low", "high"}  # drawn where there are some
         assert named == CHARTS[name]
-        assert all(row[column] != "" for row in rows for column in named - PREDICTIONS)
+        assert all(row[column] != "" for row in rows for column in named - PREDICTIONS - ERRORS)
         assert {row["rev"] for row in rows} == revisions
         assert "<DVC_METRIC" not in json.dumps(chart["content"])  # all of the template is filled in

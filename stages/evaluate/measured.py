@@ -38,13 +38,13 @@ def measure(
     chosen: the points in predictions.csv and those in errors.csv, int64 (k,).
     """
     differences: list[float] = []
-    kept: tuple[list[Tensor], list[Tensor]] = [], []
-    covered = torch.zeros(test.y.shape[1], dtype=torch.int64)
+    n_output = test.y.shape[1]
+    in_table, in_errors = (torch.empty(len(points), n_output) for points in chosen)
+    covered = torch.zeros(n_output, dtype=torch.int64)
     predictions = predict_alike(*models, test.x, rows, advance, differences)
-    for points, of_points in zip(chosen, kept, strict=True):
-        predictions = keep_rows(predictions, points, of_points)
+    for points, kept in zip(chosen, (in_table, in_errors), strict=True):
+        predictions = keep_rows(predictions, points, kept)
     if half_width is not None:
         predictions = count_within(predictions, test.y, half_width, covered)
     errors = errors_of(map(Predictions.with_variants, predictions), test.y)
-    in_table, in_errors = map(torch.cat, kept)
     return Measured(errors, in_table, in_errors, covered, max(differences))

@@ -75,12 +75,16 @@ def predict_alike(
         yield ours
 
 
-def keep_rows(predictions: Iterable[Predictions], rows: Tensor, kept: list[Tensor]) -> Iterator[Predictions]:
-    """Yield predictions, and append to `kept` those of the model, (k, n_output), for these rows, int64, ascending."""
+def keep_rows(predictions: Iterable[Predictions], rows: Tensor, kept: Tensor) -> Iterator[Predictions]:
+    """Yield predictions, and fill `kept`, (k, n_output), with those of the model for these rows, int64 (k,), ascending.
+
+    It is filled in since many small tensors, made between chunks and kept, would fragment the memory.
+    """
     first = 0
     for chunk in predictions:
         n = len(chunk.mean)
-        kept.append(chunk.mean[rows[(rows >= first) & (rows < first + n)] - first])
+        among = (rows >= first) & (rows < first + n)
+        kept[among] = chunk.mean[rows[among] - first]
         first += n
         yield chunk
 

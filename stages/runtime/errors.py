@@ -52,7 +52,7 @@ def one_of(names: Iterable[str]) -> str:
 def did_you_mean(name: object, names: Iterable[str]) -> str:
     """Return `: did you mean 'Adam'?` for a name that is nearly one of those known, else nothing."""
     known = {accepted.lower(): accepted for accepted in names}
-    text = name[:100].lower() if isinstance(name, str) and name not in known.values() else ""
+    text = name.lower() if isinstance(name, str) and name not in known.values() else ""
     nearest = difflib.get_close_matches(text, known, n=1, cutoff=0.75)
     return f": did you mean {known[nearest[0]]!r}?" if nearest else ""
 

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +29,7 @@ from stages.tabular import Tabular
 from stages.train import stage as train
 from stages.train.held_out import measure_held_out
 from stages.train.settings import Train
+from tests.conftest import ENVIRONMENT, PROJECT
 
 SECTION = Network.model_validate({"style": "module", "hidden": 6})
 NAMES = Columns(features=[Number(name="area"), Number(name="age")], targets=[Number(name="price"), Number(name="rent")])
@@ -307,6 +311,27 @@ def test_a_single_network_that_overflows_is_told() -> None:
     write(model)
     with pytest.raises(UserError, match=r"^data/net.pkl: must predict finite values, got nan or inf"):
         run()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the most memory that a process had")
+def test_the_memory_of_several_networks_beyond_the_points_does_not_grow_with_them() -> None:
+    beyond = []
+    for test_points in (1 << 17, 1 << 20):
+        save(test_points=test_points)
+        lines = f"""
+            import re
+            from pathlib import Path
+            from stages.evaluate import stage as evaluate
+            from stages.network import Network
+            most = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10
+            before = most()
+            evaluate.run(evaluate.Params(kernels="portable", network=Network(style="module", hidden=6)))
+            print(most() - before - {8 * test_points})
+        """
+        environment = ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}
+        done = subprocess.run([sys.executable, "-c", dedent(lines)], env=environment, check=True, stdout=-1, text=True)
+        beyond.append(int(done.stdout))
+    assert beyond[1] - beyond[0] < 20 << 20  # bytes
 
 
 CURVE = {"launcher": "python", "device": "cpu", "batch_size": None, "micro_batch_size": None, "loss": "MSELoss"}

@@ -2,13 +2,15 @@ import json
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import vl_convert
 
-from stages import history
+from stages import history, residuals
 from stages.columns import Columns, Number
 from stages.evaluate.predictions import write_predictions
+from stages.residuals import Residuals
 from tests.conftest import Copy
 
 
@@ -53,3 +55,25 @@ def test_the_chart_of_the_predictions_says_what_is_on_its_axes(
     assert [text for text in texts if re.match("x|true", text)] == titles
     assert "prediction" in texts
     assert picture.count('aria-roledescription="circle"') == 2 * 7 * len(targets)  # the truth, and the prediction
+
+
+def test_the_chart_of_the_predictions_shows_intervals_where_there_are_some(copy: Copy) -> None:
+    columns = Columns(features=[Number(name="area")], targets=[Number(name="price")])
+    x, y = torch.rand(7, 1), torch.rand(7, 1)
+    write_predictions(str(copy.path / "data/predictions.csv"), columns, x, y, y / 2, torch.ones(1))
+    picture = vl_convert.vegalite_to_svg(chart(copy, "data/predictions.csv"))
+    assert picture.count('aria-roledescription="circle"') == 2 * 7
+    assert picture.count('aria-roledescription="rule mark"') == 7
+
+
+def test_the_chart_of_the_errors_shows_each_row_and_nothing_else_of_the_file(copy: Copy) -> None:
+    errors = np.arange(8.0).reshape(4, 2)
+    without = {name: np.array([0.5, 0.25]) for name in residuals.METRICS}
+    overall = dict.fromkeys(residuals.METRICS, 0.5)
+    shown = Residuals(9, "0a", ["price", "rent"], np.arange(4), errors + 1, errors, overall, without)
+    residuals.write(str(copy.path / "data/errors.csv"), shown)
+    picture = vl_convert.vegalite_to_svg(chart(copy, "data/errors.csv"))
+    assert picture.count('aria-roledescription="circle"') == 8
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", picture)
+    assert [text for text in texts if text.startswith("true")] == ["true price", "true rent"]
+    assert "prediction - truth" in texts

@@ -28,7 +28,17 @@ def test_many_names_are_cut() -> None:
 
 @pytest.mark.parametrize(
     ("name", "nearest"),
-    [("adm", "Adam"), ("ADAM", "Adam"), ("Nadma", "NAdam"), ("Adam", ""), ("Lion", ""), (5, ""), (None, ""), ("", "")],
+    [
+        ("adm", "Adam"),
+        ("ADAM", "Adam"),
+        ("Nadma", "NAdam"),
+        ("Adam", ""),
+        ("Adagrad", ""),
+        ("Lion", ""),
+        (5, ""),
+        (None, ""),
+        ("", ""),
+    ],
 )
 def test_a_name_is_suggested_only_if_it_is_near(name: object, nearest: str) -> None:
     assert did_you_mean(name, ["SGD", "Adam", "NAdam"]) == (f": did you mean {nearest!r}?" if nearest else "")

@@ -241,6 +241,7 @@ def test_a_key_is_reported_in_one_line_without_escapes_for_the_terminal(tmp_path
         (b"a: 1\nb: !!int '2'\n", "line 2: tags are not allowed, got tag:yaml.org,2002:int"),
         (b"train: !!python/object:os.system x\n", "line 1: tags are not allowed, got tag:yaml.org,2002:python/"),
         (b"%YAML 1.1\n---\na: yes\n", "line 1: directives such as %YAML are not allowed"),
+        (b"%TAG ! tag:example.com,2000:\n---\na: 1\n", "line 1: directives such as %YAML are not allowed"),
         (b"a: &a [x]\nb: [*a]\n", "line 1: anchors and aliases are not allowed: write out the value, got a"),
         (b"a: 1\nb: {<<: {a: 2}}\n", "line 2: merge keys are not allowed: write out the values, got <<"),
         (b"a: 1\nb: [a: 1]\n", "line 2: a mapping in a list must have braces"),

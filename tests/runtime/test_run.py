@@ -31,6 +31,7 @@ FILES = [
     "loss.csv",
     "history.npz",
     "metrics.json",
+    "errors.csv",
     "predictions.csv",
 ]
 PICTURES = ["plots/data.png", "plots/loss.png", "plots/learning.gif", "plots/learning/0.png", "plots/learning/200.png"]

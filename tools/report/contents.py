@@ -1,28 +1,25 @@
 """What a report shows, as DVC gives it: params, metrics, plots and the DAG, of the workspace and another revision."""
 
 import base64
-import io
 import mimetypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
-from dvc.exceptions import DvcException
 from dvc.render.convert import to_json
 from dvc.render.match import match_defs_renderers
 from dvc.repo import Repo
-from dvc.repo.experiments.utils import resolve_name
-from dvc.scm import RevError, resolve_rev
 from dvc.utils.flatten import flatten
 
 from stages.runtime.errors import UserError, one_line, printable
 from stages.runtime.spread import evenly_spread
+from tools.compare import sides
+from tools.compare.table import Comparison, compare
+from tools.revisions import WORKSPACE, errors_in_one_line, named
 
-WORKSPACE = "workspace"  # what DVC calls the files as they are now
 MISSING = object()  # the value of a param or metric that a revision does not have
 MOST_PICTURES = 100  # of a sequence, for each revision
 SCORES = ("rmse", "mae", "r2")  # shown of the network beside the baselines
@@ -133,6 +130,8 @@ class Contents:
     warnings: list[tuple[str, str]]  # a revision, and why its metrics may mislead
     metrics: list[Group]
     params: list[Group]
+    comparison: Comparison | None  # of the test errors; None without another revision, or if there is none
+    not_compared: str  # why there is none
     same_targets: bool  # whether the metrics of both revisions are of the same targets, so that they can be subtracted
     charts: list[Chart]
     kept_epochs: dict[str, int]  # whose weights were kept, for each revision that has a validation loss
@@ -145,10 +144,11 @@ def read(rev: str | None) -> Contents:
 
     Raises UserError if there is no such revision, if the pipeline has not run, or if outputs are missing.
     """
-    with _errors_in_one_line(), Repo() as repo:
+    with errors_in_one_line(), Repo() as repo:
         commits = {WORKSPACE: f"on {repo.scm.get_rev()[:7]}"}
         if rev:
-            commits = _named(repo, rev) | commits
+            name, commit = named(repo, rev)
+            commits = {name: commit[:7] if name == rev else rev} | commits
         metrics, params = (_values(kind.show, list(commits)) for kind in (repo.metrics, repo.params))
         charts, images = _plots(repo, list(commits))
         in_order, pictures = sequences(images)
@@ -158,6 +158,7 @@ def read(rev: str | None) -> Contents:
     scores = [score for revision in commits for score in scores_of(revision, metrics[revision])]
     warnings = [(name, line) for name in commits for line in _section(metrics[name], "warnings").values()]
     others = {revision: _without_scores(values) for revision, values in metrics.items()}
+    comparison, not_compared = _comparison(rev) if rev else (None, "")
     targets = [[_section(params[revision]).get(key) for key in TARGET] for revision in commits]
     return Contents(
         revisions=commits,
@@ -166,6 +167,8 @@ def read(rev: str | None) -> Contents:
         warnings=warnings,
         metrics=groups(others),
         params=groups(params),
+        comparison=comparison,
+        not_compared=not_compared,
         same_targets=targets[0] == targets[-1],
         charts=charts,
         kept_epochs=kept_epochs(charts),
@@ -174,30 +177,12 @@ def read(rev: str | None) -> Contents:
     )
 
 
-@contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    """Suppress what DVC prints, and turn its errors into UserError."""
+def _comparison(rev: str) -> tuple[Comparison | None, str]:
+    """Return the comparison of the workspace's test errors with those of a revision, or why there is none."""
     try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    except DvcException as error:
-        raise UserError(one_line(error)) from error
-
-
-def _named(repo: Repo, rev: str) -> dict[str, str]:
-    """Return what DVC is to call a revision, and what the page shows beside that.
-
-    An experiment whose name could begin the digits of a commit, such as `a1`, is called by its commit: DVC looks up no
-    digits as short as that.
-    """
-    try:
-        return {rev: resolve_rev(repo.scm, rev)[:7]}
-    except (RevError, ValueError) as error:
-        experiment = resolve_name(repo.scm, [rev]).get(rev)
-        if experiment:
-            return {repo.scm.get_ref(str(experiment))[:7]: rev}
-        where = "`git log` lists commits, `dvc exp list` experiments"
-        raise UserError(f"REV: must be a commit, branch, tag or experiment, got {printable(rev)!r}: {where}") from error
+        return compare(sides.read([rev, WORKSPACE])), ""
+    except UserError as error:
+        return None, str(error)
 
 
 def _refuse(revision: str, failures: dict[str, Exception] | Exception) -> NoReturn:

@@ -106,7 +106,10 @@ def _quote_paths(folder: str) -> None:
 
 def _example(recipe: Recipe) -> tuple[tuple[Tensor, ...], tuple[dict[int, Any], ...]]:
     """Return arguments of the loop, and which of their sizes may be others: the number of steps, and of points."""
-    k, n = torch.export.Dim("k", min=1, max=1 << 20), torch.export.Dim("n", min=recipe.rows, max=1 << 40)
+    # For n = rows, the exporter would find that a micro-batch of each network's own points is contiguous. The code for
+    # larger n computes it as well.
+    fewest = recipe.rows + len(recipe.leading)
+    k, n = torch.export.Dim("k", min=1, max=1 << 20), torch.export.Dim("n", min=fewest, max=1 << 40)
     size = sum(map(Tensor.numel, recipe.parameters().values()))
     state = [torch.ones(()) if scalar else torch.ones(size) for scalar in recipe.state.values()]
     fixed = fixed_tensors(recipe.net, recipe.learning).values()

@@ -8,6 +8,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from stages.train.batches import Batches, Points
 from stages.train.compiled import CompiledSteps, library, recipe
 from stages.train.compiled.vectors import Vectors
 from stages.train.optim import new_optimizer
-from tests.conftest import Copy, before_summary
+from tests.conftest import PROJECT, Copy, before_summary
 from tests.train.compiled.test_steps import ONE, Odd
 
 COMPILED = {
@@ -80,6 +81,29 @@ def test_a_compiled_training_killed_again_and_again_ends_with_the_bits_of_one_le
     copy = compiled_training.twin(tmp_path)
     copy.set(train__epochs=4000)
     ends_with_the_same_bits_however_often_it_is_killed(copy, PYTHON, **without_compiler(compiled_training))
+
+
+def test_several_networks_learn_from_a_table_what_eager_steps_do_however_often_they_are_killed(
+    copy: Copy,
+) -> None:
+    from tests.train.test_checkpoint import PYTHON, ends_with_the_same_bits_however_often_it_is_killed  # not on Windows
+
+    shutil.copyfile(PROJECT / "examples/auto-mpg/params.yaml", copy.path / "params.yaml")
+    copy.set(train__networks=3, train__steps="compiled", train__epochs=40, train__patience=None)
+    copy.stage("generate")
+    cache = str(copy.path / "cache")
+
+    def losses() -> dict[str, Any]:
+        return history.read_losses(str(copy.path / "data/loss.csv"))
+
+    copy.stage("train", XDG_CACHE_HOME=cache)
+    compiled_losses = losses()
+    copy.set(train__steps="eager")
+    copy.stage("train")
+    for column, expected in losses().items():
+        assert compiled_losses[column] == pytest.approx(expected, rel=1e-2, abs=1e-4), column
+    copy.set(train__steps="compiled", train__epochs=1500)
+    ends_with_the_same_bits_however_often_it_is_killed(copy, PYTHON, XDG_CACHE_HOME=cache)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

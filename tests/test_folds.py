@@ -1,0 +1,58 @@
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from stages.folds import Folds, not_among
+
+
+@pytest.mark.parametrize(("rows", "size"), [(100, 10), (100, 20), (10, 5), (7, 1), (6, 3)])
+def test_as_many_networks_as_folds_hold_back_each_row_once(rows: int, size: int) -> None:
+    held_back = Folds(rows, size, rows // size, seed=5).held_back()
+    assert held_back.shape == (rows // size, size)
+    assert sorted(held_back.flatten().tolist()) == list(range(rows))
+
+
+def test_rows_that_do_not_fill_a_fold_are_held_back_by_none() -> None:
+    held_back = Folds(103, 10, 10, seed=5).held_back()
+    assert held_back.unique().numel() == 100
+
+
+def test_further_networks_hold_back_the_folds_of_another_shuffle() -> None:
+    held_back = Folds(100, 25, 10, seed=5).held_back()
+    assert held_back.shape == (10, 25)
+    for first in (0, 4):
+        assert held_back[first : first + 4].unique().numel() == 100
+    assert len({tuple(rows) for rows in held_back.tolist()}) == 10
+    assert held_back[8:].unique().numel() == 50
+
+
+def test_rows_are_in_ascending_order_and_those_of_a_network_do_not_depend_on_how_many_there_are() -> None:
+    held_back = Folds(100, 30, 7, seed=5).held_back()
+    assert (held_back.diff() > 0).all()
+    for networks in range(1, 7):
+        assert torch.equal(Folds(100, 30, networks, seed=5).held_back(), held_back[:networks])
+
+
+def test_the_first_network_holds_back_what_the_only_one_did_before_there_could_be_several() -> None:
+    # From SeedSequence((seed, 1 << 31)), as it was when a training had one network only.
+    for seed in (0, 11, 2**32 - 1):
+        mixed = np.random.SeedSequence((seed, 1 << 31)).generate_state(1).item()
+        order = torch.randperm(100, generator=torch.Generator().manual_seed(mixed))
+        assert Folds(100, 30, 1, seed).held_back()[0].tolist() == sorted(order[:30].tolist())
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 0), (5, 0), (2, 1), (10, 7), (9, 4)])
+def test_the_rows_not_held_back_are_all_others_in_order(rows: int, size: int) -> None:
+    held_back = Folds(rows, size, 4, seed=1).held_back()
+    expected = [[row for row in range(rows) if row not in own] for own in held_back.tolist()]
+    positions = torch.arange(rows - size)
+    assert not_among(held_back, positions).tolist() == expected
+    backwards = positions.flip(0).repeat(4, 1).int()  # for each network its own, as shuffled
+    assert not_among(held_back, backwards).tolist() == [row[::-1] for row in expected]
+
+
+def test_seeds_shuffle_differently() -> None:
+    drawn = [tuple(Folds(100, 30, 2, seed).held_back()[0].tolist()) for seed in range(20)]
+    assert all(first != second for first, second in itertools.combinations(drawn, 2))
