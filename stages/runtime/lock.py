@@ -21,7 +21,7 @@ def alone(stage: str) -> Iterator[None]:
     Where the file system has no locks, say so and go on.
     """
     path = Path(".lock", stage)
-    lock = FileLock(path, blocking=False, fallback_to_soft=False, on_acquired=_write_process)
+    lock = FileLock(path, blocking=False, on_acquired=_write_process)
     try:
         lock.acquire()
     except Timeout as error:

@@ -51,8 +51,8 @@ def parts(file: BinaryIO, device: str = "meta") -> dict[str, Any]:
     """
     scanned = islice(pickletools.genops(archive.torch_pickle(file)), MAX_PARTS)
     steps = [(opcode.name, argument) for opcode, argument, _ in scanned]
-    kept = {number for (made, _), (name, number) in pairwise(steps) if "PUT" in name and made not in ATOMS}
-    repeated = [number for name, number in steps if "GET" in name and number in kept]
+    memo = {place for (made, _), (name, place) in pairwise(steps) if "PUT" in name and made not in ATOMS}
+    repeated = [place for name, place in steps if "GET" in name and place in memo]
     unsafe = get_unsafe_globals_in_checkpoint(file)
     names = {f"{argument}" for name, argument in steps if name == "GLOBAL"}
     unknown = [name for name in names if name.replace(" ", ".") not in unsafe and not BUILT_IN.fullmatch(name)]

@@ -181,10 +181,11 @@ def training(copy: Copy, *command: str) -> Iterator[psutil.Popen]:
     lock = copy.path / ".lock/train"
     lock.unlink(missing_ok=True)
     started = psutil.Popen(command, cwd=copy.path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=-3)
-    family = [started]
+    family, give_up = [started], time.monotonic() + 300
     try:
         while not (lock.exists() and lock.read_text()):
             assert started.poll() is None
+            assert time.monotonic() < give_up
             time.sleep(0.05)
         family += started.children(recursive=True)
         yield started
