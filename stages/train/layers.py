@@ -66,6 +66,8 @@ def ensure_independent(stack: Stack, one: Blueprint, seed: int, x: Tensor, deman
     alone = torch.stack([predict(one.build(own), x) for own in seeds_of(seed, stack.networks)])
     try:
         together = predict(stack, x)
+        with torch.no_grad(), torch.random.fork_rng(devices=()):
+            stack(x)  # in training mode
     except Exception as error:  # vmap refuses in many ways
         why = one_line(error)
     else:

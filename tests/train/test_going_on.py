@@ -45,6 +45,15 @@ CASES: dict[str, dict[str, Any]] = {
     "cycle": {"schedule": "CyclicLR", "schedule_options": {"base_lr": 0.01, "step_size_up": 3}},
     "validation": {"validation_fraction": 0.3, "batch_size": 30, "schedule": "ReduceLROnPlateau"},
     "patience": {"validation_fraction": 0.3, "patience": 2, "optimizer_options": {"momentum": 0.9}},
+    "networks": {"networks": 3, "batch_size": 30, "optimizer": "Adam", "learning_rate": 0.01},
+    "networks with patience": {
+        "networks": 3,
+        "validation_fraction": 0.3,
+        "patience": 2,
+        "schedule": "StepLR",
+        "schedule_options": {"step_size": 3},
+        "optimizer_options": {"momentum": 0.9},
+    },
 }
 
 
@@ -100,16 +109,24 @@ def test_a_training_stopped_after_every_step_ends_with_the_bits_of_one_left_alon
     ends_with_the_same_bits(CASES[case] | {"epochs": 12})
 
 
-@pytest.mark.parametrize("layer", [nn.BatchNorm1d(10), nn.Dropout(0.2)])
+@pytest.mark.parametrize(
+    ("layer", "networks"),
+    [
+        (nn.BatchNorm1d(10), 1),
+        (nn.Dropout(0.2), 1),
+        (nn.Dropout(0.2), 3),
+        (nn.Sequential(nn.Dropout(0.2), nn.LayerNorm(10)), 3),
+    ],
+)
 def test_a_network_that_keeps_means_or_draws_random_numbers_may_be_stopped_after_every_step(
-    layer: nn.Module, monkeypatch: pytest.MonkeyPatch
+    layer: nn.Module, networks: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def with_layer(n_feature: int, n_hidden: int, n_output: int) -> nn.Module:
         hidden, predict = nn.Linear(n_feature, n_hidden), nn.Linear(n_hidden, n_output)
         return nn.Sequential(OrderedDict(hidden=hidden, more=copy.deepcopy(layer), predict=predict))
 
     monkeypatch.setitem(network.STYLES, "module", with_layer)
-    ends_with_the_same_bits({"batch_size": 30, "learning_rate": 0.02, "epochs": 5})
+    ends_with_the_same_bits({"batch_size": 30, "learning_rate": 0.02, "epochs": 5, "networks": networks})
 
 
 def ends_with_the_same_bits(changes: dict[str, Any]) -> None:

@@ -104,8 +104,9 @@ def test_shares_are_even_and_together_all_rows(n: int, size: int) -> None:
         ),
         (3, 3, {"epochs": 20, "validation_fraction": 0.4}),  # two points for three ranks
         (101, 2, {"epochs": 2, "optimizer": "LBFGS", "optimizer_options": {"max_iter": 3}}),
+        (101, 2, {"epochs": 20, "networks": 3, "batch_size": 8, "micro_batch_size": 3, "validation_fraction": 0.3}),
     ],
-    ids=["micro-batches", "few-points", "lbfgs"],
+    ids=["micro-batches", "few-points", "lbfgs", "networks"],
 )
 def test_several_ranks_train_what_one_does_up_to_rounding(
     done: Copy, points: int, ranks: int, changes: dict[str, object]
