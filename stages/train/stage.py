@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stages import dataset, history, models
+from stages.dataset import Dataset
 from stages.ensemble import Ensemble, Stack, seeds_of, width
 from stages.history import Snapshots
 from stages.models import Blueprint
@@ -56,13 +57,22 @@ def in_original_units(snapshots: Snapshots, model: nn.Module) -> Snapshots:
     if not isinstance(model, Tabular):
         return snapshots
 
-    def unstandardized(values: np.ndarray) -> np.ndarray:
+    def in_units(values: np.ndarray) -> np.ndarray:
         return model.in_original_units(torch.from_numpy(values)).numpy()
 
-    snapshots = snapshots._replace(predictions=unstandardized(snapshots.predictions))
+    snapshots = snapshots._replace(predictions=in_units(snapshots.predictions))
     if snapshots.networks is not None:
-        snapshots = snapshots._replace(networks=unstandardized(snapshots.networks))
+        snapshots = snapshots._replace(networks=in_units(snapshots.networks))
     return snapshots
+
+
+def examined(model: nn.Module, blueprint: Blueprint, seed: int, points: Dataset) -> Demands:
+    """Return what the layers of a model's networks demand. Raises UserError if they cannot be trained on the points."""
+    one, net = blueprint.of_one(), innermost(model)
+    demands = layers.examine(one.build(seed), points.x, points.y)
+    if isinstance(net, Stack):
+        layers.ensure_independent(net, one, seed, points.x, demands)
+    return demands
 
 
 def micro_batch_size(settings: Train, demands: Demands, points: int, fitting: int) -> int:
@@ -88,9 +98,7 @@ def run(params: Params) -> str:
         model.standardize_(points.x, points.y)
 
     with joined(device) as ranks:
-        demands = layers.examine(blueprint.of_one().build(settings.seed), points.x, points.y)
-        if isinstance(net, Stack):
-            layers.ensure_independent(net, blueprint.of_one(), settings.seed, points.x, demands)
+        demands = examined(model, blueprint, settings.seed, points)
         require_restorable(model, blueprint, shown.x[evenly_spread(len(shown.x), CHECKED_POINTS)])
         training, held_back = hold_back(points.x.to(device), points.y.to(device), folds, points.classes)
         points = points._replace(x=training.x.cpu(), y=training.y.cpu())
