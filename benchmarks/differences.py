@@ -49,7 +49,7 @@ def predictions(
 
     from stages import network
     from stages.ensemble import Ensemble, Stack, seeds_of, width
-    from stages.folds import not_among
+    from stages.folds import HeldBack, Kept
     from stages.tabular import Tabular
     from stages.train.batches import Batches, Points, fitting_micro_size
     from stages.train.checkpoint import Checkpoint
@@ -74,8 +74,8 @@ def predictions(
     training, validation = Points(points.x, points.y, rows), None
     if size := folds[0].size:
         held_back = torch.cat([fold.held_back() for fold in folds])  # (seeds * networks, size)
-        training = Points(*training[:2], rows - size, lambda positions: not_among(held_back, positions))
-        known = Points(*training[:2], size, lambda positions: held_back[:, positions])
+        training = Points(*training[:2], rows - size, Kept(held_back, rows))
+        known = Points(*training[:2], size, HeldBack(held_back, rows))
         validation = Batches(known, None, micro_size, Ranks(), own_seeds)
     batches = Batches(training, settings.batch_size, micro_size, Ranks(), own_seeds)
     record = Record(points.x[:1], sizes[1], settings.epochs, settings.epochs, settings.networks)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stages.folds import Folds, not_among
+from stages.folds import Folds, HeldBack, Kept
 
 
 @pytest.mark.parametrize(("rows", "size"), [(100, 10), (100, 20), (10, 5), (7, 1), (6, 3)])
@@ -48,9 +48,19 @@ def test_the_rows_not_held_back_are_all_others_in_order(rows: int, size: int) ->
     held_back = Folds(rows, size, 4, seed=1).held_back()
     expected = [[row for row in range(rows) if row not in own] for own in held_back.tolist()]
     positions = torch.arange(rows - size)
-    assert not_among(held_back, positions).tolist() == expected
-    backwards = positions.flip(0).repeat(4, 1).int()  # for each network its own, as shuffled
-    assert not_among(held_back, backwards).tolist() == [row[::-1] for row in expected]
+    kept = Kept(held_back, rows)
+    assert kept.at(positions).tolist() == expected
+    assert kept.at(positions[1:3]).tolist() == [row[1:3] for row in expected]
+    assert [kept.of(network).tolist() for network in range(4)] == expected
+    assert [HeldBack(held_back, rows).of(network).tolist() for network in range(4)] == held_back.tolist()
+
+
+def test_rows_of_a_large_table_are_not_narrowed() -> None:
+    rows, held_back = (1 << 31) + 10, torch.tensor([[5, (1 << 31) + 3]])
+    kept = Kept(held_back, rows)
+    assert kept.at(torch.tensor([4, 5, (1 << 31) + 1, (1 << 31) + 2])).tolist() == [
+        [4, 6, (1 << 31) + 2, (1 << 31) + 4]
+    ]
 
 
 def test_seeds_shuffle_differently() -> None:

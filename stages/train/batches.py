@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stages.folds import HeldBack, Kept, row_type
 from stages.runtime.chunks import FITTING_VALUES, rows_at_a_time
 from stages.runtime.seeds import mixed
 from stages.train.ranks import Ranks
@@ -38,15 +39,18 @@ class Points(NamedTuple):
     x: Tensor  # (rows, n_feature)
     y: Tensor  # (rows, n_output)
     n: int  # that a network learns from
-    rows: Callable[[Tensor], Tensor] | None = None  # positions, (k,) or (networks, k), to rows, (networks, k); of some
+    rows: Kept | HeldBack | None = None  # which of them each network learns from; None: all
 
     def at(self, positions: slice | Tensor) -> tuple[Tensor, Tensor]:
-        """Return x and y at these positions, int (k,) or (networks, k): (k, …) or, for each, (networks, k, …)."""
+        """Return x and y at these positions, int (k,): (k, …) or, where networks differ, (networks, k, …)."""
         if isinstance(positions, slice):
             if not self.rows:
                 return self.x[positions], self.y[positions]
             positions = torch.arange(positions.start, positions.stop, device=self.x.device)
-        rows = self.rows(positions) if self.rows else positions
+        return self.pick(self.rows.at(positions) if self.rows else positions)
+
+    def pick(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return x and y of rows, int (…, k): (…, k, n_feature) and (…, k, n_output)."""
         return _rows_of(self.x, rows), _rows_of(self.y, rows)
 
 
@@ -79,16 +83,18 @@ class Batches:
 
         Each item holds as many whole batches as fit a micro-batch, but at least one: picking them at once is faster.
         """
-        dtype = torch.int32 if self.points.n < 1 << 31 else torch.int64  # draws the same numbers, in half the memory
-        orders = []
-        for seed in self.seeds:
+        points = self.points
+        dtype = row_type(len(points.x))  # of any type, the same numbers are drawn
+        order = torch.empty(len(self.seeds), points.n, dtype=dtype, device=points.x.device)  # rows of each network
+        for network, seed in enumerate(self.seeds):
             generator = torch.Generator().manual_seed(mixed(seed, epoch))
-            orders.append(torch.randperm(self.points.n, generator=generator, dtype=dtype))
-        order = torch.stack(orders) if len(orders) > 1 else orders[0]  # (networks, n) or (n,)
-        order = order.to(self.points.x.device)
+            shuffled = torch.randperm(points.n, generator=generator, dtype=dtype).to(order.device)
+            order[network] = points.rows.of(network)[shuffled] if points.rows else shuffled
+        if len(order) == 1:
+            order = order[0]  # (n,)
         step = size * max(1, self.micro_size // size)
-        for first in range(skip * size, self.points.n, step):
-            yield self.points.at(order[..., first : first + step])
+        for first in range(skip * size, points.n, step):
+            yield points.pick(order[..., first : first + step])
 
     def share(self, x: Tensor, y: Tensor) -> Batch:
         """Return this rank's share of a batch of points, in micro-batches."""

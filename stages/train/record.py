@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stages.dataset import Dataset
-from stages.folds import Folds, not_among
+from stages.folds import Folds, Kept
 from stages.history import Snapshots
 from stages.network import predict
 from stages.runtime.errors import UserError
@@ -28,7 +28,7 @@ def snapshot_points(points: Dataset, folds: Folds) -> Dataset:
     at_most = max(1, min(SNAPSHOT_ROWS, SNAPSHOT_VALUES // points.y.shape[1]))
     rows = torch.tensor(evenly_spread(folds.rows if several else folds.rows - folds.size, at_most))
     if folds.size and not several:
-        rows = not_among(folds.held_back(points.classes), rows)[0]
+        rows = Kept(folds.held_back(points.classes), folds.rows).at(rows)[0]
     return points._replace(x=points.x[rows], y=points.y[rows])
 
 

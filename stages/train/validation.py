@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from stages import network
-from stages.folds import Folds, not_among
+from stages.folds import Folds, HeldBack, Kept
 from stages.runtime.errors import UserError, counted
 from stages.train.batches import Batch, Points
 from stages.train.loop import Everywhere, LossFunction
@@ -38,13 +38,11 @@ def hold_back(x: Tensor, y: Tensor, folds: Folds, classes: Tensor | None = None)
         return Points(x, y, folds.rows), None
     held_back = folds.held_back(classes).to(x.device)  # (networks, h)
     kept = folds.rows - folds.size
+    own_kept, own = Kept(held_back, folds.rows), HeldBack(held_back, folds.rows)
     if folds.networks == 1:
-        rows = not_among(held_back, torch.arange(kept, device=x.device))[0]
+        rows = own_kept.of(0)
         return Points(x[rows], y[rows], kept), Points(x[held_back[0]], y[held_back[0]], folds.size)
-    return (
-        Points(x, y, kept, lambda positions: not_among(held_back, positions)),
-        Points(x, y, folds.size, lambda positions: held_back[:, positions]),
-    )
+    return Points(x, y, kept, own_kept), Points(x, y, folds.size, own)
 
 
 class Validation:

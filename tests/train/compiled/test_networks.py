@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from stages import history, network
 from stages.ensemble import Stack, seeds_of
-from stages.folds import Folds, not_among
+from stages.folds import Folds, Kept
 from stages.runtime.errors import UserError
 from stages.train.batches import Batches, Points
 from stages.train.compiled import CompiledSteps, library
@@ -79,7 +79,7 @@ def test_each_network_learns_what_it_would_alone(
     folds = Folds(n, held_back, len(SEEDS), 7)
     training, _ = hold_back(x, y, folds)
     stack, epochs = ours(nets_of(widths), training, size, micro_size, name, loss, 4)
-    kept = not_among(folds.held_back(), torch.arange(training.n))
+    kept = Kept(folds.held_back(), folds.rows).at(torch.arange(training.n))
     for index, (net, seed, rows) in enumerate(zip(nets_of(widths), SEEDS, kept, strict=True)):
         own = Batches(Points(x[rows], y[rows], training.n), size, micro_size, ONE, [seed])
         expected = alone(net, own, name, loss, 4)
@@ -131,14 +131,16 @@ def test_many_epochs_of_a_full_batch_with_folds_are_taken_in_one_call() -> None:
 
 def test_of_a_full_batch_with_folds_no_more_than_a_micro_batch_is_copied() -> None:
     x, y, n = points(1000, 1, 1)[:3]
-    training, _ = hold_back(x, y, Folds(n, 100, 3, 7))
+    folds = Folds(n, 100, 3, 7)
+    training, _ = hold_back(x, y, folds)
     copied = []
 
-    def rows(positions: Tensor) -> Tensor:
-        copied.append(positions.shape[-1])
-        assert training.rows
-        return training.rows(positions)
+    class Counted(Kept):
+        def at(self, positions: Tensor) -> Tensor:
+            copied.append(len(positions))
+            return super().at(positions)
 
+    rows = Counted(folds.held_back(), n)
     ours(nets_of((1, 10, 1)), training._replace(rows=rows), None, 50, "SGD", "MSELoss", 2)
     assert len(copied) >= 2 * 18
     assert sorted(copied)[-2] == 50  # and once twice as many, for the comparison with eager steps
