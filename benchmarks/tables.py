@@ -23,7 +23,17 @@ from sklearn import datasets, ensemble
 from benchmarks import process, report
 from stages.runtime import params
 
-HEAD = ["", "rows", "one network", "mean of ten", "least squares", "gradient boosting", "histogram boosting", "covered at 90%", "seconds a fit"]
+HEAD = [
+    "",
+    "rows",
+    "one network",
+    "mean of ten",
+    "least squares",
+    "gradient boosting",
+    "histogram boosting",
+    "covered at 90%",
+    "seconds a fit",
+]
 
 
 def robot_arm() -> tuple[np.ndarray, np.ndarray]:
