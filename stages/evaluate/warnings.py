@@ -72,8 +72,8 @@ def of_classes(errors: ClassErrors, classes: Sequence[str]) -> dict[str, str]:
         subject = "a class is" if len(never) == 1 else f"{len(never)} classes are"
         warnings["never_predicted"] = f"{subject} never predicted: {shown}{more}: add rows of what is rare"
     if unseen:
-        rule = "of a class that no training row has, and count as predicted wrongly"
-        warnings["unseen_classes"] = f"{counted(unseen, 'test row')} {rule}"
+        rule = "classes that no training row has count as predicted wrongly"
+        warnings["unseen_classes"] = f"{rule}: {counted(unseen, 'test row')}"
     return warnings
 
 
