@@ -303,8 +303,9 @@ def test_charts_find_their_columns_whatever_the_widths(done: Copy, n_feature: in
     check_charts(json.loads(done.run("dvc", "plots", "show", "--json"))["data"], {"workspace"})
 
 
-PREDICTIONS = {"horizontal", "truth", "prediction", "x_title", "rev"}  # what the template computes from the columns
-ERRORS = {"truth", "difference", "x_title", "rev"}
+# What the templates compute from the columns, and what those of classes name.
+PREDICTIONS = {"horizontal", "truth", "prediction", "x_title", "rev", "true", "predicted", "rows", "share"}
+ERRORS = {"truth", "difference", "x_title", "rev", "true"}
 CHARTS = {
     "data/loss.csv": {"epoch", "loss", "rev"},
     "data/errors.csv": ERRORS,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from stages import residuals
-from stages.residuals import METRICS, Residuals
+from stages.residuals import OF_AMOUNTS, Residuals
 from stages.runtime.errors import UserError
 
 
@@ -30,9 +30,9 @@ def made(each: np.ndarray, rows: np.ndarray | None = None, table: str = "0a") ->
     several = range(len(each)) if len(each) > 1 else range(0)
     without = {
         metric: np.array([score(np.delete(each, network, axis=0).mean(axis=0), metric) for network in several])
-        for metric in METRICS
+        for metric in OF_AMOUNTS
     }
-    overall = {metric: score(errors, metric) for metric in METRICS}
+    overall = {metric: score(errors, metric) for metric in OF_AMOUNTS}
     targets = [f"target, {index}" for index in range(n_output)]
     true = np.linspace(-1, 1, n * n_output).reshape(n, n_output)[rows].round(8)
     return Made(Residuals(n, table, targets, rows, true, errors[rows].round(8), overall, without), errors, each)
@@ -50,7 +50,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, networks: int, n_output: i
     assert (theirs.n, theirs.table, theirs.targets, theirs.overall) == (50, table, ours.targets, ours.overall)
     for name in ("rows", "true", "errors"):
         assert np.array_equal(getattr(ours, name), getattr(theirs, name)), name
-    assert all(np.array_equal(ours.without[metric], theirs.without[metric]) for metric in METRICS)
+    assert all(np.array_equal(ours.without[metric], theirs.without[metric]) for metric in OF_AMOUNTS)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         residuals.parse((tmp_path / "errors.csv").read_text())
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", OF_AMOUNTS)
 def test_the_variance_of_rows_is_that_of_leaving_out_each_row_in_turn(metric: str) -> None:
     """The delta method and the jackknife over rows agree where rows are many."""
     ours = made(drawn(1, 2000, 2))
@@ -94,14 +94,14 @@ def test_the_variance_of_rows_is_that_of_leaving_out_each_row_in_turn(metric: st
     assert ours.residuals.variance_of_rows(metric) == pytest.approx(jackknife, rel=0.01)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", OF_AMOUNTS)
 def test_some_of_the_rows_tell_the_variance_of_all(metric: str) -> None:
     each = drawn(1, 100_000, 1)
     all_rows, some = made(each).residuals, made(each, np.arange(0, 100_000, 100)).residuals
     assert some.variance_of_rows(metric) == pytest.approx(all_rows.variance_of_rows(metric), rel=0.2)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", OF_AMOUNTS)
 def test_the_variance_of_networks_is_the_jackknife_over_them(metric: str) -> None:
     ours = made(drawn(4, 20, 2))
     without = [score(np.mean(np.delete(ours.each, network, 0), axis=0), metric) for network in range(4)]
@@ -118,8 +118,8 @@ def test_both_variances_are_about_those_of_drawing_rows_and_networks_again(sprea
         x, lines = generator.uniform(-1, 1, 300), generator.normal(0, spread, (8, 2))
         each = 0.2 * x**2 + lines[:, :1] + lines[:, 1:] * x + generator.normal(0, 0.3, 300)
         ours = made(each[:, :, None]).residuals
-        values.append([ours.overall[metric] for metric in METRICS])
-        variances.append([ours.variance_of_rows(metric) + ours.variance_of_networks(metric) for metric in METRICS])
+        values.append([ours.overall[metric] for metric in OF_AMOUNTS])
+        variances.append([ours.variance_of_rows(metric) + ours.variance_of_networks(metric) for metric in OF_AMOUNTS])
     ratios = np.mean(variances, axis=0) / np.var(values, axis=0, ddof=1)
     assert ((ratios > 0.85) & (ratios < most)).all(), ratios
 
@@ -131,5 +131,5 @@ def test_a_metric_of_a_single_row_or_network_has_no_variance_of_that_kind() -> N
 
 def test_predictions_without_an_error_have_no_variance() -> None:
     ours = made(np.zeros((3, 9, 1))).residuals
-    assert [ours.variance_of_rows(metric) for metric in METRICS] == [0, 0]
-    assert [ours.variance_of_networks(metric) for metric in METRICS] == [0, 0]
+    assert [ours.variance_of_rows(metric) for metric in OF_AMOUNTS] == [0, 0]
+    assert [ours.variance_of_networks(metric) for metric in OF_AMOUNTS] == [0, 0]

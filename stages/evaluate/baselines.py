@@ -1,4 +1,4 @@
-"""Two models without a network, which a network should beat: the mean, and least squares."""
+"""Models without a network, which a network should beat: the mean, and least squares; see also logistic.py."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,11 +1,13 @@
 """Measure a model, its twin and its variants at the test points, in one pass over them."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from stages.dataset import Dataset
+from stages.evaluate.class_metrics import ClassErrors, class_errors_of
 from stages.evaluate.metrics import Errors, Metrics, errors_of
 from stages.evaluate.predictions import Advance, Predictions, count_within, keep_rows, predict_alike
 
@@ -13,7 +15,7 @@ from stages.evaluate.predictions import Advance, Predictions, count_within, keep
 class Measured(NamedTuple):
     """What was measured at the test points."""
 
-    errors: Errors  # of a model, and of its variants: see Predictions
+    errors: Errors | ClassErrors  # of a model, and of its variants: see Predictions
     in_table: Tensor  # the predictions for the points in predictions.csv, float32 (k, n_output)
     in_errors: Tensor  # and for those in errors.csv
     covered: Tensor  # points that were within the half-width of their prediction, (n_output,)
@@ -21,8 +23,13 @@ class Measured(NamedTuple):
 
     def scores(self) -> tuple[Metrics, list[Metrics], list[Metrics]]:
         """Return the metrics of the model and, of several networks, those of each and of the mean without each."""
-        overall, *variants = (self.errors.of(model).overall() for model in range(len(self.errors.squares)))
+        overall, *variants = (self.errors.of(model).overall() for model in range(self.errors.models))
         return overall, variants[: len(variants) // 2], variants[len(variants) // 2 :]
+
+
+def errors_at(points: Dataset, predictions: Iterable[Tensor]) -> Errors | ClassErrors:
+    """Return the errors of predictions for points, in chunks of rows, as `errors_of` and `class_errors_of` do."""
+    return (class_errors_of if points.names.classes else errors_of)(predictions, points.y)
 
 
 def measure(
@@ -46,5 +53,5 @@ def measure(
         predictions = keep_rows(predictions, points, kept)
     if half_width is not None:
         predictions = count_within(predictions, test.y, half_width, covered)
-    errors = errors_of(map(Predictions.with_variants, predictions), test.y)
+    errors = errors_at(test, map(Predictions.with_variants, predictions))
     return Measured(errors, in_table, in_errors, covered, max(differences))

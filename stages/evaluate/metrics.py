@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,13 +10,9 @@ from torch import Tensor
 CHUNK_VALUES = 2**18  # of y, averaged at a time
 
 
-class Metrics(TypedDict):
-    """How far predictions are from the truth, over all rows of one target or of all targets."""
-
-    mse: float  # in units of y²
-    rmse: float  # in units of y
-    mae: float  # in units of y
-    r2: float | None  # 1 - Σ(y - prediction)² / Σ(y - mean y)²; None if all y are equal
+# How far predictions are from the truth, by name, over all rows of one target or of all targets. Of amounts: mse, rmse
+# and mae, in units of y, and r2, 1 - Σ(y - prediction)² / Σ(y - mean y)², None if all y are equal.
+Metrics = dict[str, float | None]
 
 
 class Errors(NamedTuple):
@@ -29,6 +25,11 @@ class Errors(NamedTuple):
     squares: Tensor  # Σ(y - prediction)²
     absolutes: Tensor  # Σ|y - prediction|
     deviations: Tensor  # Σ(y - mean y)²
+
+    @property
+    def models(self) -> int:
+        """How many models there are, if there are several."""
+        return len(self.squares)
 
     def of(self, model: int) -> "Errors":
         """Return the errors of one of several models."""

@@ -17,6 +17,8 @@ Advance = Callable[[int], None]  # is called with how many more predictions have
 
 # Columns that DVC adds to the rows of a chart, in place of those that have the same name.
 DVC_COLUMNS = ("rev", "field", "filename", "step")
+# Columns that tell the chart what to draw.
+DRAWN = ("low", "high", "probability")
 
 
 class Predictions(NamedTuple):
@@ -109,27 +111,40 @@ def write_predictions(
     If the only feature is x, as in the lesson, the columns are x; y, the truth; net, the prediction; and output, the
     name of the target. Else they are target, true, predicted, and the features under their names. With the half-width
     of intervals, (n_output,), the prediction is followed by low and high, the ends of its interval.
+
+    If the target is a category, true and predicted are classes, and the latter is followed by its probability.
     """
     is_curve = columns.x_names() == ["x"]
-    ends = [] if half_width is None else ["low", "high"]
-    first = ["x", "y", "net", *ends, "output"] if is_curve else ["target", "true", "predicted", *ends]
+    further = ["probability"] if columns.classes else [] if half_width is None else ["low", "high"]
+    first = ["x", "y", "net", *further, "output"] if is_curve else ["target", "true", "predicted", *further]
     features = {} if is_curve else columns.decode(x.numpy())
-    numbers = (
-        [y, prediction] if half_width is None else [y, prediction, prediction - half_width, prediction + half_width]
-    )
+    if columns.classes:
+        written = _of_classes(columns, y, prediction)
+    else:
+        ends = [] if half_width is None else [prediction - half_width, prediction + half_width]
+        numbers = torch.stack([y, prediction, *ends], dim=2).tolist()
+        written = [[[*map(_number, of_target)] for of_target in of_point] for of_point in numbers]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(_different([*first, *features], taken={*DVC_COLUMNS}))
-    for row, (point, values) in enumerate(zip(x, torch.stack(numbers, dim=2).tolist(), strict=True)):
+    table.writerow([*first, *_different(features, taken={*first, *DVC_COLUMNS, *DRAWN})])
+    for row, (point, values) in enumerate(zip(x, written, strict=True)):
         cells = [column[row] for column in features.values()]
         for target, of_target in zip(columns.target_names, values, strict=True):
-            written = map(_number, of_target)
-            table.writerow([_number(point.item()), *written, target] if is_curve else [target, *written, *cells])
+            table.writerow([_number(point.item()), *of_target, target] if is_curve else [target, *of_target, *cells])
     with files.writing(path) as file:
         file.write(text.getvalue().encode())
 
 
-def _different(names: list[str], taken: set[str]) -> list[str]:
+def _of_classes(columns: Columns, y: Tensor, probabilities: Tensor) -> list[list[list[str]]]:
+    """Return, for each point, a list of one: the true class, the most probable one, and its probability, as text."""
+    (target,) = columns.targets
+    most, best = probabilities.max(dim=1)
+    predicted = torch.nn.functional.one_hot(best, y.shape[1])
+    classes = zip(target.decode(y.numpy()), target.decode(predicted.numpy()), map(_number, most.tolist()), strict=True)
+    return [[[*cells]] for cells in classes]
+
+
+def _different(names: Iterable[str], taken: set[str]) -> list[str]:
     """Return the names, with `feature ` before those that stand among them already, or are taken."""
     different: list[str] = []
     for name in names:

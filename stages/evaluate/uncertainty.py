@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from stages.dataset import Dataset
 from stages.ensemble import Ensemble, held_out
-from stages.evaluate.metrics import Metrics, errors_of
+from stages.evaluate.class_metrics import losses_of
+from stages.evaluate.measured import errors_at
+from stages.evaluate.metrics import Metrics
 from stages.evaluate.predictions import Advance
 from stages.history import INTERVAL
-from stages.residuals import METRICS, Residuals
+from stages.residuals import OF_AMOUNTS, OF_CLASSES, Residuals
 from stages.runtime.errors import UserError, counted
 from stages.tabular import Tabular, predict_each
 
-Named = dict[str, float | None]
 RETRAIN = "run `dvc repro --force train`"
 
 
@@ -39,16 +40,20 @@ def require_held_back(ensemble: Ensemble, twin: Ensemble | None, rows: int) -> N
             raise UserError(f"data/net.pkl and data/net_params.pkl differ in {name}: {RETRAIN}")
 
 
-def with_standard_errors(prefix: str, metrics: Mapping[str, Any], residuals: Residuals) -> Named:
+def with_standard_errors(prefix: str, metrics: Mapping[str, Any], residuals: Residuals) -> Metrics:
     """Return metrics under a prefix, each followed by its standard error, where there is one.
 
     Of several networks it is the root of the variance by rows (delta method) plus that by networks (jackknife: Efron
-    and Stein 1981, The Jackknife Estimate of Variance); otherwise of the variance by rows alone, as its name says.
+    and Stein 1981, The Jackknife Estimate of Variance); otherwise of the variance by rows alone, as its name says, and
+    that of an accuracy always: leaving out one network turns few predictions, which tells the jackknife too little. An
+    accuracy of 0 or 1 has none.
     """
-    named: Named = {}
+    named: Metrics = {}
     for name, value in metrics.items():
         named[f"{prefix}_{name}"] = value
-        if name in METRICS:
+        if name == "accuracy" and 0 < value < 1:
+            named[f"{prefix}_accuracy_se_of_rows"] = math.sqrt(value * (1 - value) / (residuals.n - 1))
+        if name in residuals.overall:
             several = len(residuals.without[name]) > 0
             variance = residuals.variance_of_rows(name) + (residuals.variance_of_networks(name) if several else 0.0)
             if not math.isnan(variance):
@@ -56,20 +61,20 @@ def with_standard_errors(prefix: str, metrics: Mapping[str, Any], residuals: Res
     return named
 
 
-def of_one(networks: Sequence[Mapping[str, Any]]) -> Named:
+def of_one(networks: Sequence[Mapping[str, Any]]) -> Metrics:
     """Return the mean and the sample standard deviation of each metric of several networks, each scored by itself.
 
     That is what one network would have scored, and by how much another seed would have changed it.
     """
-    named: Named = {}
-    for name in Metrics.__annotations__:
-        values = [metrics[name] for metrics in networks]
-        if values and None not in values:
+    named: Metrics = {}
+    for name in networks[0] if networks else ():
+        values = [value for metrics in networks if (value := metrics[name]) is not None]
+        if len(values) == len(networks):
             named |= {f"test_{name}_of_one": fmean(values), f"test_{name}_of_one_std": stdev(values)}
     return named
 
 
-def of_held_back(model: nn.Module, ensemble: Ensemble, train: Dataset, rows: int, advance: Advance) -> Named:
+def of_held_back(model: nn.Module, ensemble: Ensemble, train: Dataset, rows: int, advance: Advance) -> Metrics:
     """Return the metrics of the training rows that networks held back, each predicted by those that did.
 
     It is a cross-validation, though each network chose its epoch by these rows. The model is in evaluation mode; each
@@ -81,9 +86,8 @@ def of_held_back(model: nn.Module, ensemble: Ensemble, train: Dataset, rows: int
         advance(x.shape[0] * x.shape[1])
         return predictions
 
-    known, predictions = held_out(each, train.x, ensemble.held_back(), rows)
-    y = train.y[known]
-    overall = errors_of(predictions.split(rows), y).overall()
+    known, predictions = held_out(each, train.x, ensemble.held_back(train.classes), rows)
+    overall = errors_at(train._replace(y=train.y[known]), predictions.split(rows)).overall()
     return with_standard_errors("cv", overall, residuals_of(train, known, predictions, overall, n=len(known)))
 
 
@@ -100,22 +104,33 @@ def residuals_of(
 
     overall: the metrics of all n points; without: those of the mean prediction without each of several networks.
     """
-    true = points.y[rows].double()
+    y, names = points.y[rows], points.names
+    true, errors = y.double().numpy(), (predictions.double() - y.double()).numpy()
+    losses: dict[str, np.ndarray] = {}
+    if names.classes:
+        of_rows = losses_of(predictions, y)
+        true, errors = np.array(names.targets[0].decode(y.numpy()))[:, None], (of_rows.of_true - 1)[:, None].numpy()
+        losses = {name: getattr(of_rows, name).numpy() for name in OF_CLASSES}
+    metrics = OF_CLASSES if names.classes else OF_AMOUNTS
     return Residuals(
         n,
         points.digest or "",
-        points.names.target_names,
+        names.target_names,
         rows.numpy(),
-        true.numpy(),
-        (predictions.double() - true).numpy(),
-        {name: overall[name] for name in METRICS},
-        {name: np.array([metrics[name] for metrics in without]) for name in METRICS},
+        true,
+        errors,
+        {name: overall[name] for name in metrics},
+        {name: np.array([some[name] for some in without]) for name in metrics},
+        losses,
     )
 
 
-def half_width_of(ensemble: Ensemble | None) -> tuple[Tensor | None, list[str]]:
-    """Return the half-width of intervals at the level INTERVAL, (n_output,), or None and, for several networks, why."""
-    if ensemble is None:
+def half_width_of(ensemble: Ensemble | None, *, classes: bool) -> tuple[Tensor | None, list[str]]:
+    """Return the half-width of intervals at the level INTERVAL, (n_output,), or None and, for several networks, why.
+
+    Classes have probabilities instead.
+    """
+    if ensemble is None or classes:
         return None, []
     try:
         return ensemble.half_width(INTERVAL), []

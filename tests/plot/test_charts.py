@@ -68,8 +68,8 @@ def test_the_chart_of_the_predictions_shows_intervals_where_there_are_some(copy:
 
 def test_the_chart_of_the_errors_shows_each_row_and_nothing_else_of_the_file(copy: Copy) -> None:
     errors = np.arange(8.0).reshape(4, 2)
-    without = {name: np.array([0.5, 0.25]) for name in residuals.METRICS}
-    overall = dict.fromkeys(residuals.METRICS, 0.5)
+    without = {name: np.array([0.5, 0.25]) for name in residuals.OF_AMOUNTS}
+    overall = dict.fromkeys(residuals.OF_AMOUNTS, 0.5)
     shown = Residuals(9, "0a", ["price", "rent"], np.arange(4), errors + 1, errors, overall, without)
     residuals.write(str(copy.path / "data/errors.csv"), shown)
     picture = vl_convert.vegalite_to_svg(chart(copy, "data/errors.csv"))

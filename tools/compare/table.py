@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.residuals import METRICS, Residuals
-from stages.runtime.errors import counted
+from stages.residuals import Residuals
+from stages.runtime.errors import UserError, counted
 from tools.compare.change import LEVEL, SAME, UNKNOWN, Change, change, standard_error
 from tools.compare.sides import Side
 
@@ -31,13 +31,16 @@ class Comparison:
 
 
 def compare(sides: Sequence[Side]) -> Comparison:
-    """Return the comparison of all sides with the first."""
+    """Return the comparison of all sides with the first. Raises UserError unless all predict classes, or none does."""
     first, *others = sides
+    for side in others:
+        if side.errors.overall.keys() != first.errors.overall.keys():
+            raise UserError(f"{side.name}: one of it and {first.name} predicts classes, the other amounts")
     unlike = {side.name: reason for side in others if (reason := other_rows(first.errors, side.errors))}
     comparisons = len(others) - len(unlike)
     metrics = [["metric", "revision", "value ± standard error", "change", f"{LEVEL:.0%} interval", "verdict"]]
     changes: dict[str, list[Change]] = {}
-    for metric in METRICS:
+    for metric in first.errors.overall:
         changes[metric] = [
             Change(UNKNOWN) if side.name in unlike else change(first.errors, side.errors, metric, comparisons)
             for side in others
@@ -47,7 +50,7 @@ def compare(sides: Sequence[Side]) -> Comparison:
             error = standard_error(side.errors, metric)
             uncertain = value if math.isnan(error) else f"{value} ± {error:.2g}"
             metrics.append([f"test_{metric}", side.name, uncertain, *(_cells(its) if its else ["", "", ""])])
-    values = {metric: [side.errors.overall[metric] for side in sides] for metric in METRICS}
+    values = {metric: [side.errors.overall[metric] for side in sides] for metric in first.errors.overall}
     notes = [*_about_rows(first, unlike), *_about_networks(sides, changes), *_about_several(comparisons)]
     return Comparison([side.name for side in sides], params_that_differ(sides), metrics, notes, values, changes)
 
