@@ -6,7 +6,7 @@ from PIL import Image
 from stages.columns import Columns, Feature
 from stages.plot.classes import most_frequent
 from stages.plot.data import name_ticks
-from stages.plot.defaults import Axes, FigureCanvasAgg
+from stages.plot.defaults import Axes, FigureCanvasAgg, MaxNLocator
 from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, short_label, show_dates, title_of
 
 MAX_COLOURS = 10  # of matplotlib's cycle
@@ -69,6 +69,7 @@ def stack(panel: Axes, feature: Feature, values: np.ndarray, groups: list[np.nda
         panel.stairs(above, edges, baseline=below, fill=True)
         below = above
     panel.set_ylim(0, 1.05 * max(below.max(), 1))
+    panel.yaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     if ticks:
         name_ticks(panel, ticks)
     elif feature.kind == "date":
