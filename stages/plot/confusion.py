@@ -86,9 +86,7 @@ def new_matrix(names: Sequence[str], columns: Columns, dpi: int) -> tuple[Figure
     figure = Figure(dpi=dpi)
     figure.set_layout_engine("constrained", rect=(0, 0, 0.99, 0.9))  # leaves room above for the title and the loss
     canvas = FigureCanvasAgg(figure)
-    of_all = (
-        f": {len(names)} most frequent of {len(columns.classes)} classes" if len(names) < len(columns.classes) else ""
-    )
+    of_all = f": {len(names)} of {len(columns.classes)} classes" if len(names) < len(columns.classes) else ""
     figure.suptitle(f"Learning{of_all}", x=0.02, y=0.98, ha="left")
     (target,) = columns.target_names
     panel = figure.add_subplot(xlabel=short_label(f"predicted {target}", 32), ylabel=short_label(f"true {target}", 32))
@@ -98,14 +96,19 @@ def new_matrix(names: Sequence[str], columns: Columns, dpi: int) -> tuple[Figure
     panel.set_yticks(ticks, labels, size=size)
     panel.set_xticks(ticks, labels, size=size, rotation=90 if max(map(len, labels)) * len(labels) > 400 / size else 0)
     panel.tick_params(length=0)
+    panel.set(xlim=(-0.5, len(names) - 0.5), ylim=(len(names) - 0.5, -0.5))
     panel.spines[:].set_visible(False)
     return canvas, panel
 
 
 def write_notes(figure: Figure, snapshots: Snapshots) -> None:
-    """Say beneath the title what the numbers are and, if there are several networks, how many."""
-    networks = "" if snapshots.networks is None else f"; mean of {snapshots.networks.shape[1]} networks"
-    figure.text(0.02, 0.925, f"% of the rows of each class{networks}", size=8, va="top")
+    """Say beneath the title what the numbers are, which classes are shown and, of several networks, how many."""
+    notes = "% of the rows of each class"
+    if snapshots.y.shape[1] > MOST_CLASSES:
+        notes += ", for the most frequent classes"
+    if snapshots.networks is not None:
+        notes += f"; mean of {snapshots.networks.shape[1]} networks"
+    figure.text(0.02, 0.925, notes, size=8, va="top")
 
 
 def number_size(panel: Axes, classes: int) -> float:
