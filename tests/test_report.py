@@ -146,6 +146,18 @@ def test_the_network_stands_beside_the_baselines_for_all_targets_and_each_of_sev
     assert [table.target for table in contents.scores_of("HEAD", earlier)] == [""]
 
 
+@pytest.mark.parametrize("known", ["accuracy log_loss brier", "accuracy log_loss brier auc"])
+def test_the_metrics_of_classes_are_shown_as_far_as_they_exist(known: str) -> None:
+    scores = dict.fromkeys(known.split(), 0.5)
+    network = {"test_accuracy_se_of_rows": 0.1, **{f"test_{name}": 0.9 for name in scores}}
+    baselines = {"most_frequent": scores, "logistic_regression": scores}
+    (table,) = contents.scores_of("HEAD", {**network, "baselines": baselines})
+    assert table.names == known.split()
+    assert table.value("network", "log_loss") == 0.9
+    assert table.value("most_frequent", "log_loss") == 0.5
+    assert table.value("most_frequent", "rmse") is contents.MISSING
+
+
 @pytest.mark.parametrize(
     ("network", "loss", "lines"), [({}, "MSELoss", 1), ({"standardize": True}, "MSELoss", 0), ({}, "L1Loss", 0)]
 )

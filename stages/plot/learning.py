@@ -14,7 +14,9 @@ from stages.plot.defaults import Axes, Figure, LineCollection, withStroke
 from stages.plot.figure import MAX_PANELS, draw, image_of, new_panels, opacity, show_dates, title_of
 
 HALO = withStroke(linewidth=3, foreground="white")  # keeps red text readable over blue points
-SHADE = 4 / 17  # the opacity of intervals, which makes blue on white a colour of the palette
+SHADES = 18  # of a blend of two inks, both among them
+SHADE = 4 / (SHADES - 1)  # the opacity of intervals, which makes blue on white a colour of the palette
+PAPER, AXES, POINTS, PREDICTION = (255, 255, 255), (0, 0, 0), (31, 119, 180), (255, 0, 0)  # the inks
 
 
 def draw_learning(snapshots: Snapshots, columns: Columns, dpi: int) -> Iterator[Image.Image]:
@@ -73,7 +75,7 @@ def draw_learning(snapshots: Snapshots, columns: Columns, dpi: int) -> Iterator[
             panel.draw_artist(line)
             if not is_curve:
                 panel.draw_artist(truth)
-        label.set_text(f"Loss={loss:.4f}" if loss < 1e6 else f"Loss={loss:.4e}")
+        label.set_text(loss_label(loss))
         panels[-1].draw_artist(label)
         yield image_of(canvas).quantize(palette=palette(), dither=Image.Dither.NONE)
 
@@ -119,6 +121,11 @@ def label_place(panel: Axes, is_curve: bool) -> dict[str, Any]:
     return {"x": left + 0.75 * (right - left), "y": y, "ha": "center", "transform": panel.transData}
 
 
+def loss_label(loss: float) -> str:
+    """Return the text that tells the loss."""
+    return f"Loss={loss:.4f}" if loss < 1e6 else f"Loss={loss:.4e}"
+
+
 def y_limits(y: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
     """Return limits that show all points, and predictions that lie beyond them by at most the range of the points."""
     low, high = float(y.min()), float(y.max())
@@ -128,11 +135,15 @@ def y_limits(y: np.ndarray, predictions: np.ndarray) -> tuple[float, float]:
     return low - 0.05 * height, high + 0.05 * height
 
 
+def shades(one: tuple[int, int, int], other: tuple[int, int, int]) -> np.ndarray:
+    """Return the blends of two inks, from the one to the other, uint8 (SHADES, 3)."""
+    return np.rint(np.linspace(one, other, SHADES)).astype(np.uint8)
+
+
 @cache
 def palette() -> Image.Image:
     """Return the 100 colours of the learning sequence: the blends of any two inks."""
-    inks = [(255, 255, 255), (0, 0, 0), (31, 119, 180), (255, 0, 0)]  # paper, axes, points, prediction
-    blends = [np.linspace(one, other, 18) for one, other in itertools.combinations(inks, 2)]
+    blends = [shades(*pair) for pair in itertools.combinations((PAPER, AXES, POINTS, PREDICTION), 2)]
     image = Image.new("P", (1, 1))
-    image.putpalette(np.unique(np.rint(np.concatenate(blends)).astype(np.uint8), axis=0).tobytes())
+    image.putpalette(np.unique(np.concatenate(blends), axis=0).tobytes())
     return image

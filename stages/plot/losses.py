@@ -9,13 +9,13 @@ from stages.plot.defaults import Axes, Figure, FigureCanvasAgg, LogLocator, MaxN
 from stages.plot.figure import image_of
 
 
-def draw_losses(table: Mapping[str, np.ndarray], dpi: int) -> Image.Image:
-    """Return a picture of the columns of a loss table, each (epochs,)."""
-    canvas, _ = loss_axes(table, dpi)
+def draw_losses(table: Mapping[str, np.ndarray], dpi: int, *, classes: bool = False) -> Image.Image:
+    """Return a picture of the columns of a loss table, each (epochs,); of classes they are cross-entropies."""
+    canvas, _ = loss_axes(table, dpi, "cross-entropy loss" if classes else "loss")
     return image_of(canvas)
 
 
-def loss_axes(table: Mapping[str, np.ndarray], dpi: int) -> tuple[FigureCanvasAgg, Axes]:
+def loss_axes(table: Mapping[str, np.ndarray], dpi: int, y_label: str = "loss") -> tuple[FigureCanvasAgg, Axes]:
     """Return a canvas and the axes of the loss curves on it; on their logarithmic scale, losses of 0 are not shown.
 
     Below them is the learning rate, if it changes.
@@ -30,7 +30,7 @@ def loss_axes(table: Mapping[str, np.ndarray], dpi: int) -> tuple[FigureCanvasAg
         below.set(ylabel="learning\nrate", ylim=(0, None))
     several = "loss_std" in table
     of_networks = ": mean ± std of the networks" if several else ""
-    axes.set(title=f"Training loss{of_networks}", ylabel="loss")
+    axes.set(title=f"Training loss{of_networks}", ylabel=y_label)
     figure.axes[-1].set(xlabel="epoch")
     marker = "o" if len(table["loss"]) == 1 else ""
     shown = []  # all that is drawn on the axis of the losses

@@ -12,6 +12,8 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from stages import history
 from stages.columns import unnamed
+from stages.plot.class_data import draw_class_data
+from stages.plot.confusion import draw_confusions
 from stages.plot.data import draw_data
 from stages.plot.fonts import fonts_for
 from stages.plot.learning import draw_learning
@@ -84,11 +86,13 @@ def run(params: Params) -> str:
         raise UserError(f"data/loss.csv: must have {snapshots.epochs[-1]} epochs, got {epochs}: run `dvc repro`")
 
     learning = [f"data/plots/learning/{epoch}.png" for epoch in snapshots.epochs]
-    names = chain(columns.feature_names, columns.target_names, *(feature.ticks() for feature in columns.features))
+    of_data, of_learning = (draw_class_data, draw_confusions) if columns.classes else (draw_data, draw_learning)
+    ticks = (feature.ticks() for feature in columns.features)
+    names = chain(columns.feature_names, columns.target_names, columns.classes, *ticks)
     with fonts_for(names) as without_font, showing(len(learning), "picture") as advance:
-        write_picture("data/plots/data.png", draw_data(snapshots.x, snapshots.y, columns, settings.dpi))
-        write_picture("data/plots/loss.png", draw_losses(losses, settings.dpi))
-        frames = write_pictures(learning, draw_learning(snapshots, columns, settings.dpi), advance)
+        write_picture("data/plots/data.png", of_data(snapshots.x, snapshots.y, columns, settings.dpi))
+        write_picture("data/plots/loss.png", draw_losses(losses, settings.dpi, classes=bool(columns.classes)))
+        frames = write_pictures(learning, of_learning(snapshots, columns, settings.dpi), advance)
         shown = set(evenly_spread(len(learning), settings.max_frames))
         animated = (frame for index, frame in enumerate(frames) if index in shown)
         write_animation("data/plots/learning.gif", animated, settings.frame_seconds)

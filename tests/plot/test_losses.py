@@ -73,6 +73,13 @@ def test_a_learning_rate_that_changes_is_drawn_beneath() -> None:
     assert above.bbox.y0 > below.bbox.y1
 
 
+def test_the_loss_of_classes_is_called_cross_entropy() -> None:
+    _, axes = losses.loss_axes({"loss": TRAINING}, 50, "cross-entropy loss")
+    assert axes.get_ylabel() == "cross-entropy loss"
+    of_amounts, of_classes = (losses.draw_losses({"loss": TRAINING}, 50, classes=classes) for classes in (False, True))
+    assert of_amounts.tobytes() != of_classes.tobytes()
+
+
 @pytest.mark.parametrize("known", [{}, {"validation_loss": VALIDATION}])
 def test_a_learning_rate_that_stays_changes_nothing(known: dict[str, np.ndarray]) -> None:
     table = {"loss": TRAINING, **known}

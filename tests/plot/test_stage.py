@@ -13,14 +13,18 @@ from PIL import Image, ImageSequence
 from pydantic import ValidationError
 
 from stages import history
-from stages.columns import Columns, Number
+from stages.columns import Category, Columns, Number
 from stages.history import Snapshots
 from stages.plot import defaults, pictures
 from stages.plot import stage as plot
+from stages.plot.class_data import draw_class_data
+from stages.plot.confusion import draw_confusions
 from stages.plot.data import draw_data
 from stages.plot.learning import draw_learning
+from stages.plot.losses import draw_losses
 from stages.runtime.errors import UserError
 from tests.conftest import PROJECT, Copy, before_summary, links
+from tests.plot.test_confusion import learned
 from tests.plot.test_learning import snapshots
 
 RED = (255, 0, 0)
@@ -87,6 +91,29 @@ def test_the_pictures_show_the_names_that_the_history_has(plotted: Path) -> None
         assert picture.tobytes() == draw_data(shown.x, shown.y, columns, dpi=50).tobytes()
     with Image.open(plotted / "learning/0.png") as picture:
         assert picture.convert("RGB").tobytes() == next(draw_learning(shown, columns, 50)).convert("RGB").tobytes()
+
+
+def test_classes_have_pictures_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    target = Category(name="species", levels=["Adelie", "Chinstrap", "\ue000"])  # a character that no font has
+    shown = learned(3, 60)._replace(columns=Columns(features=[Number(name="bill")], targets=[target]))
+    losses = {"loss": np.linspace(1.1, 0.1, 20)}
+    history.write_snapshots("data/history.npz", shown)
+    history.write_losses("data/loss.csv", {"loss": losses["loss"].tolist()})
+    assert run().startswith(r"6 pictures, with □ for \ue000, which no font")
+    assert shown.columns
+    drawn = {
+        "data": draw_class_data(shown.x, shown.y, shown.columns, 50),
+        "loss": draw_losses(losses, 50, classes=True),
+        "learning/0": next(draw_confusions(shown, shown.columns, 50)),
+    }
+    for name, expected in drawn.items():
+        with Image.open(f"data/plots/{name}.png") as picture:
+            assert picture.convert("RGB").tobytes() == expected.convert("RGB").tobytes()
+    with Image.open("data/plots/learning.gif") as animation:
+        for epoch, frame in zip((0, 10, 20), ImageSequence.Iterator(animation), strict=True):
+            with Image.open(f"data/plots/learning/{epoch}.png") as png:
+                assert frame.convert("RGB").tobytes() == png.convert("RGB").tobytes()
 
 
 def test_a_loss_table_of_other_epochs_than_the_history_is_reported(plotted: Path) -> None:

@@ -34,7 +34,7 @@ def page(shown: contents.Contents) -> str:
     templates.filters["text"] = text_of
     vega = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     template = templates.get_template("template.html")
-    return template.render(report=shown, workspace=contents.WORKSPACE, score_names=contents.SCORES, vega=vega)
+    return template.render(report=shown, workspace=contents.WORKSPACE, vega=vega)
 
 
 def write() -> None:

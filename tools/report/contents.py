@@ -23,6 +23,7 @@ from tools.revisions import WORKSPACE, errors_in_one_line, named
 MISSING = object()  # the value of a param or metric that a revision does not have
 MOST_PICTURES = 100  # of a sequence, for each revision
 SCORES = ("rmse", "mae", "r2")  # shown of the network beside the baselines
+SCORES_OF_CLASSES = ("accuracy", "balanced_accuracy", "log_loss", "brier", "auc")
 TARGET = ("source", "target")  # the params of generate that say what is predicted
 
 
@@ -56,6 +57,16 @@ class Scores:
     revision: str
     target: str
     models: dict[str, dict[str, float | None]]
+
+    @property
+    def names(self) -> list[str]:
+        """Return the metrics to show, those of amounts or of classes, as far as any of the models has them."""
+        known = {name for metrics in self.models.values() for name in metrics}
+        return [name for name in SCORES + SCORES_OF_CLASSES if name in known]
+
+    def value(self, model: str, name: str) -> Any:
+        """Return a metric of a model, MISSING if it has none."""
+        return self.models[model].get(name, MISSING)
 
 
 @dataclass(frozen=True)
@@ -235,7 +246,8 @@ def scores_of(revision: str, metrics: dict[str, Any]) -> list[Scores]:
     baselines = metrics.get("baselines")
     if not baselines:
         return []
-    network = {name: metrics.get(f"test_{name}") for name in SCORES}
+    scores = SCORES + SCORES_OF_CLASSES
+    network = {name: metrics[f"test_{name}"] for name in scores if f"test_{name}" in metrics}
     by_target = {"": {"network": network, **baselines}, **metrics.get("targets", {})}
     return [Scores(revision, target, models) for target, models in by_target.items() if "network" in models]
 
