@@ -48,7 +48,9 @@ def test_each_class_of_a_target_has_a_column_of_y_and_amounts_have_no_classes() 
         COLUMNS.model_dump_json().replace('"features":', '"other":1,"features":'),
         '{"features":[],"targets":[]}',
         CLASSES.model_dump_json().replace('"1.5"', '"10"'),
-        CLASSES.model_dump_json().replace('"gaps":0,"kind":"category","levels":["10', '"gaps":1,"kind":"category","levels":["10'),
+        CLASSES.model_dump_json().replace(
+            '"gaps":0,"kind":"category","levels":["10', '"gaps":1,"kind":"category","levels":["10'
+        ),
         CLASSES.model_dump_json().replace('"1.5"],"rare":0', '"1.5"],"rare":1'),
         CLASSES.model_dump_json().replace('"targets":[', '"targets":[{"kind":"number","name":"other"},'),
     ],
