@@ -66,3 +66,25 @@ def test_rows_of_a_large_table_are_not_narrowed() -> None:
 def test_seeds_shuffle_differently() -> None:
     drawn = [tuple(Folds(100, 30, 2, seed).held_back()[0].tolist()) for seed in range(20)]
     assert all(first != second for first, second in itertools.combinations(drawn, 2))
+
+
+@pytest.mark.parametrize(("counts", "size", "networks"), [((60, 30, 10), 10, 10), ((3, 50, 47), 20, 5), ((9, 1), 3, 3)])
+def test_each_class_has_its_share_in_every_fold_and_each_row_is_held_back_once(
+    counts: tuple[int, ...], size: int, networks: int
+) -> None:
+    classes = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    classes = classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(0))]
+    held_back = Folds(len(classes), size, networks, seed=5).held_back(classes)
+    assert held_back.shape == (networks, size)
+    assert (held_back.diff() > 0).all()
+    assert held_back.unique().numel() == networks * size
+    shares = torch.stack([classes[rows].bincount(minlength=len(counts)) for rows in held_back])
+    assert (shares.amax(dim=0) - shares.amin(dim=0) <= 1).all()
+
+
+def test_folds_of_classes_differ_from_shuffle_to_shuffle_and_do_not_depend_on_how_many_networks_there_are() -> None:
+    classes = torch.arange(100) % 3
+    held_back = Folds(100, 25, 8, seed=5).held_back(classes)
+    assert len({tuple(rows) for rows in held_back.tolist()}) == 8
+    for networks in range(1, 8):
+        assert torch.equal(Folds(100, 25, networks, seed=5).held_back(classes), held_back[:networks])

@@ -38,6 +38,8 @@ class Columns(BaseModel):
             raise ValueError("columns must have different names")
         if len(self.targets) > 1 and any(isinstance(target, Category) for target in self.targets):
             raise ValueError("a category must be the only target")
+        if self.classes and not len(set(self.classes)) == len(self.classes) == len(self.y_names()):
+            raise ValueError("a category to predict must have different levels, and no more for rare or missing values")
         return self
 
     @property

@@ -42,7 +42,7 @@ class Column(NamedTuple):
         if self.kind == "mixed":
             some = f"{self.other.sum()} of {counted(len(self.other), 'value')} are not {self.noun}s"
             texts = f"such as {', '.join(map(short, self.examples[:SHOWN_TEXTS]))}, {self.other_rows()}"
-            ways = "correct them" if is_target else "list the column in generate.categories"
+            ways = "correct them" if is_target and not alone else "list the column in generate.categories"
             return f"{some}, {texts}: list them in generate.missing if they mean a missing value, or {ways}"
         if is_target and self.kind == "category" and not alone:
             return "must be numbers to be one of several targets, got text: make it the only generate.target"

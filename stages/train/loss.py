@@ -28,6 +28,11 @@ def new_loss(name: str, *, several: bool) -> nn.Module:
     return OfEach(name) if several else getattr(nn, name)()
 
 
+def loss_of_rows(loss_function: nn.Module) -> "OfRows":
+    """Return the loss of each row, whose mean is the loss that `new_loss` returned."""
+    return loss_function.of_rows if isinstance(loss_function, OfEach) else OfRows(type(loss_function).__name__)
+
+
 class OfRows(nn.Module):
     """The loss of each row, whose mean is the loss of torch.nn with that name."""
 
@@ -44,9 +49,13 @@ class OfRows(nn.Module):
         return self.of_values(prediction, y).mean(dim=-1, keepdim=True)
 
 
-class OfEach(OfRows):
+class OfEach(nn.Module):
     """The loss of each network."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.of_rows = OfRows(name)
 
     def forward(self, prediction: Tensor, y: Tensor) -> Tensor:
         """Return the losses, (networks,), of predictions, (networks, n, n_output); y: the same, or (n, n_output)."""
-        return super().forward(prediction, y).mean(dim=(1, 2))
+        return self.of_rows(prediction, y).mean(dim=(1, 2))

@@ -60,10 +60,11 @@ def in_original_units(snapshots: Snapshots, model: nn.Module) -> Snapshots:
     def in_units(values: np.ndarray) -> np.ndarray:
         return model.in_original_units(torch.from_numpy(values)).numpy()
 
-    snapshots = snapshots._replace(predictions=in_units(snapshots.predictions))
-    if snapshots.networks is not None:
-        snapshots = snapshots._replace(networks=in_units(snapshots.networks))
-    return snapshots
+    networks = None if snapshots.networks is None else in_units(snapshots.networks)
+    predictions = in_units(snapshots.predictions)
+    if model.predicts_classes and networks is not None:  # probabilities do not have the mean that logits have
+        predictions = networks.mean(axis=1)
+    return snapshots._replace(predictions=predictions, networks=networks)
 
 
 def examined(model: nn.Module, blueprint: Blueprint, seed: int, points: Dataset) -> Demands:

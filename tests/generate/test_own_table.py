@@ -43,7 +43,10 @@ def checked(generate: Any) -> Params:
         ({"features": []}, f"features: must be null, or {DIFFERENT}, got []"),
         ({"features": "area"}, f"features: must be null, or {DIFFERENT}, got 'area'"),
         ({"features": ["a", "price"]}, "features: must not name the target 'price', got ['a', 'price']"),
-        ({"categories": ["price"]}, "categories: must not name the target 'price', got ['price']"),
+        (
+            {"target": ["price", "rent"], "categories": ["rent"]},
+            "categories: must not name 'rent', one of several targets: a category must be the only one, got ['rent']",
+        ),
         ({"categories": ["a", "a"]}, f"categories: must be null, or {DIFFERENT}, got ['a', 'a']"),
         ({"features": [DECOMPOSED, COMPOSED]}, f"features: must be null, or {DIFFERENT}, got {[DECOMPOSED, COMPOSED]}"),
         ({"missing": "?"}, "missing: must be a list of texts and numbers, got '?'"),
@@ -59,7 +62,7 @@ def checked(generate: Any) -> Params:
         ),
         (
             {"features": ["a"], "categories": ["b"]},
-            "categories: must name only columns in generate.features, not 'b', got ['b']",
+            "categories: must name only the target and columns in generate.features, not 'b', got ['b']",
         ),
         ({"test_fraction": 0}, "test_fraction: must be greater than 0, got 0"),
         ({"test_fraction": 1}, "test_fraction: must be less than 1, got 1"),

@@ -276,11 +276,15 @@ BROKEN: dict[str, tuple[str | bytes, list[dict[str, Any]]]] = {  # a table, and 
         [{"missing": ["x"], "day_first": True}],
     ),
     "encoding and text": (column("é", *"x123").encode("cp1252"), [{"encoding": "cp1252"}, {"missing": ["x"]}]),
-    "text as a target": (
-        "price,area,b\n" + "".join(f"{'ab'[i % 2]},{i},{i % 7}\n" for i in range(20)),
+    "dates as a target": (
+        "price,area,b\n" + "".join(f"2020-01-{i + 1:02},{i},{i % 7}\n" for i in range(20)),
         [{"target": "area"}],
     ),
-    "text among targets": ("price,b\n" + "".join(f"{'?' if i % 4 else i},{i}\n" for i in range(60)), [{"target": "b"}]),
+    "numbers and texts as a target": (
+        "price,area\n" + "".join(f"{['1', '2', '3+'][i % 3]},{i}\n" for i in range(20)),
+        [{"categories": ["price"]}],
+    ),
+    "one class": ("price,area,b\n" + "".join(f"a,{i},{i % 7}\n" for i in range(20)), [{"target": "area"}]),
 }
 
 

@@ -406,18 +406,35 @@ def test_the_faults_of_all_columns_are_reported_at_once_with_counts_and_the_firs
     assert str(caught.value).split("\n") == [f"{path}: {line}" for line in lines]
 
 
-@pytest.mark.parametrize(("cells", "kind"), [("xyxy", "text"), (["2020-01-05"] * 4, "dates"), ([""] * 4, "no values")])
-def test_a_target_that_is_no_number_is_refused(cells: Sequence[str], kind: str) -> None:
+@pytest.mark.parametrize(("cells", "kind"), [(["2020-01-05"] * 4, "dates"), ([""] * 4, "no values")])
+def test_a_target_that_is_neither_numbers_nor_text_is_refused(cells: Sequence[str], kind: str) -> None:
     path = saved("a,b\n" + "".join(f"1,{cell}\n" for cell in cells))
     assert fault_lines(path) == [
-        f"column b: must be numbers to be a target, got {kind}: choose another generate.target"
+        f"column b: must be numbers or text to be a target, got {kind}: choose another generate.target"
     ]
+
+
+def test_text_among_several_targets_is_refused() -> None:
+    path = saved("a,b,c\n" + "".join(f"1,{cell},2\n" for cell in "xyxy"))
+    with pytest.raises(UserError) as caught:
+        Table(path).gather(["a"], ["b", "c"])
+    rule = "must be numbers to be one of several targets, got text: make it the only generate.target"
+    assert str(caught.value) == f"{path}: column b: {rule}"
+
+
+def test_a_target_of_numbers_and_texts_may_be_corrected_or_listed() -> None:
+    path = saved("a,b\n" + "".join(f"1,{cell}\n" for cell in ("1", "2", "3+", "1")))
+    assert fault_lines(path) == [
+        "column b: 1 of 4 values are not numbers, such as '3+', in row 3: list them in generate.missing if they mean a "
+        "missing value, or list the column in generate.categories"
+    ]
+    assert texts_of(gather(path, categories=["b"])["b"]) == ["1", "2", "3+", "1"]
 
 
 def test_a_target_of_an_unreadable_type_is_refused() -> None:
     advice = "choose another generate.target"
     assert fault_lines(saved({"a": [1], "b": [[1]]})) == [
-        f"column b: must be numbers to be a target, got values of another type: {advice}"
+        f"column b: must be numbers or text to be a target, got values of another type: {advice}"
     ]
 
 

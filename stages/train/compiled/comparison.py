@@ -87,7 +87,7 @@ def _by_loop(loop: Loop, vectors: Vectors, rate: float, gradient: Tensor, x: Ten
 
     With equal gradients, equal steps can be expected: Rprop goes by the signs of values near zero.
     """
-    steps, rates = tables.cut(x.shape[-2], rows, y.shape[-1], one_batch=True)
+    steps, rates = tables.cut(x.shape[-2], rows, one_batch=True)
     losses = torch.empty(len(steps), *vectors.each)
     rates[:, 0] = rate
     steps[:, 2] = 0  # accumulate the gradient, without a step

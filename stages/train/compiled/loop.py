@@ -4,14 +4,13 @@ It is traced from what loop.py runs: the network, the loss, and the optimizer's 
 entry of the optimizer's state are a vector each, which the loop changes in place.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop_op
 from torch.func import functional_call, functionalize, grad_and_value
 from torch.fx import GraphModule
@@ -19,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
 from stages.train.compiled.recipe import Recipe, fixed_tensors
-from stages.train.loss import OfEach
+from stages.train.loss import loss_of_rows
 
 BRANCHING = ("ASGD", "RAdam", "Rprop")  # these branch in Python on a number that changes, except under torch.compile
 aten = torch.ops.aten
@@ -34,7 +33,7 @@ def loop_over_steps(recipe: Recipe) -> Callable[..., Tensor]:
     is (n, n_feature), y (n, n_output), losses (k,); of several networks, losses are (k, networks), and if they learn
     from different points, x and y have networks as their first dimension, too. A row of steps, int64 (k, 3), is (the
     first point of a micro-batch, how many points to leave out at its beginning, whether the batch ends with it); a row
-    of rates, float64 (k, 2), is (learning rate, weight of a value of y in the mean loss). The gradient, followed by the
+    of rates, float64 (k, 2), is (learning rate, weight of a point in the mean loss). The gradient, followed by the
     loss so far, is carried from micro-batch to micro-batch.
     """
     rows, shapes = recipe.rows, [parameter.shape for parameter in recipe.parameters().values()]
@@ -82,7 +81,7 @@ def _traced_backpropagation(recipe: Recipe) -> GraphModule:
     Its arguments are x, y, the weights of the points, (rows, 1), the parameters and what is fixed. Several networks
     have a loss each, and learn from the sum, as in loop.py.
     """
-    net, of_values = recipe.net, _of_values(recipe.loss_function)
+    net, of_rows = recipe.net, loss_of_rows(recipe.loss_function)
     learning = {name: parameter.detach() for name, parameter in recipe.parameters().items()}
     fixed = fixed_tensors(net, recipe.learning)
 
@@ -92,7 +91,7 @@ def _traced_backpropagation(recipe: Recipe) -> GraphModule:
         def loss_at(parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
             named = constants | dict(zip(learning, parameters, strict=True))
             prediction = functional_call(net, named, (x,))  # (rows, n_output), or (networks, rows, n_output)
-            losses = (of_values(prediction, y.expand_as(prediction)) * weights).sum((-2, -1))
+            losses = (of_rows(prediction, y) * weights).sum((-2, -1))  # (), or (networks,)
             return losses.sum(), losses
 
         with _NarrowLayers():
@@ -125,13 +124,6 @@ def _traced_step(recipe: Recipe) -> GraphModule:
     vector = torch.ones(sum(map(Tensor.numel, recipe.parameters().values())))
     state = [torch.ones(()) if scalar else vector.clone() for scalar in recipe.state.values()]
     return make_fx(functionalize(step))(torch.ones((), dtype=torch.float64), vector.clone(), vector, *state)
-
-
-def _of_values(loss_function: nn.Module) -> nn.Module:
-    """Return the loss of each value instead of their mean."""
-    of_values = copy.copy(loss_function.of_values if isinstance(loss_function, OfEach) else loss_function)
-    of_values.reduction = "none"
-    return of_values
 
 
 class _NarrowLayers(TorchFunctionMode):

@@ -15,10 +15,12 @@ from torch import nn
 
 from stages import network
 from stages.runtime import files
+from stages.train import loss
 
 IGNORED = sys.stdlib_module_names | {"torch"}  # the versions of Python and torch stand for these
-NOT_IMPORTED = {  # by this process
-    f"{__package__}.{name}": str(Path(__file__).with_name(f"{name}.py")) for name in ("inductor", "loop")
+OURS = {  # what is compiled besides the network, and by what
+    **{f"{__package__}.{name}": str(Path(__file__).with_name(f"{name}.py")) for name in ("inductor", "loop")},
+    loss.__name__: str(loss.__file__),
 }
 
 
@@ -36,7 +38,7 @@ def modules_of(net: nn.Module) -> list[Module]:
 
     An import in a function counts once the function has run.
     """
-    paths = dict(NOT_IMPORTED)
+    paths = dict(OURS)
     waiting = [network.__name__, *(type(layer).__module__ for layer in net.modules())]
     while waiting:
         name = waiting.pop()

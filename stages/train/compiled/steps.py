@@ -121,8 +121,7 @@ class CompiledSteps:
         The last batch may be smaller. If a batch has several micro-batches, the n points are one batch.
         """
         if n not in self.tables:
-            n_output = self.batches.points.y.shape[1]
-            self.tables[n] = cut(n, self.rows, n_output, one_batch=self.parts > 1)
+            self.tables[n] = cut(n, self.rows, one_batch=self.parts > 1)
         return self.tables[n]
 
     def _take(self, vectors: Vectors, optimizer: Optimizer, tables: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
