@@ -74,6 +74,8 @@ def stack(panel: Axes, feature: Feature, values: np.ndarray, groups: list[np.nda
         name_ticks(panel, ticks)
     elif feature.kind == "date":
         show_dates(panel)
+    elif (np.diff(edges) == 1).all():  # a bin for each whole number
+        panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
 
 
 def bin_edges(values: np.ndarray) -> np.ndarray:
