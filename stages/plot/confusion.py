@@ -84,7 +84,7 @@ def percentage(share: float) -> str:
 def new_matrix(names: Sequence[str], columns: Columns, dpi: int) -> tuple[FigureCanvasAgg, Axes]:
     """Return the canvas of a new figure, and its axes, on which 0, 1, … are classes; of many, some are named."""
     figure = Figure(dpi=dpi)
-    figure.set_layout_engine("constrained", rect=(0, 0, 0.99, 0.9))  # leaves room above for the title and the loss
+    figure.set_layout_engine("constrained", rect=(0, 0, 0.99, 0.88))  # leaves room above for the title and the loss
     canvas = FigureCanvasAgg(figure)
     of_all = f": {len(names)} of {len(columns.classes)} classes" if len(names) < len(columns.classes) else ""
     figure.suptitle(f"Learning{of_all}", x=0.02, y=0.98, ha="left")
@@ -108,7 +108,7 @@ def write_notes(figure: Figure, snapshots: Snapshots) -> None:
         notes += ", for the most frequent classes"
     if snapshots.networks is not None:
         notes += f"; mean of {snapshots.networks.shape[1]} networks"
-    figure.text(0.02, 0.925, notes, size=8, va="top")
+    figure.text(0.02, 0.91, notes, size=8, va="top")
 
 
 def number_size(panel: Axes, classes: int) -> float:
