@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stages.runtime.errors import UserError
@@ -42,11 +41,9 @@ class OfRows(nn.Module):
 
     def forward(self, prediction: Tensor, y: Tensor) -> Tensor:
         """Return the losses, (…, n, 1), of predictions, (…, n, n_output); y: the same, or (n, n_output)."""
-        y = y.expand_as(prediction)
         if isinstance(self.of_values, nn.CrossEntropyLoss):  # which takes dimension 1 for the classes
-            flat = F.cross_entropy(prediction.flatten(0, -2), y.flatten(0, -2), reduction="none")
-            return flat.view(*prediction.shape[:-1], 1)
-        return self.of_values(prediction, y).mean(dim=-1, keepdim=True)
+            return -(y * prediction.log_softmax(dim=-1)).sum(dim=-1, keepdim=True)
+        return self.of_values(prediction, y.expand_as(prediction)).mean(dim=-1, keepdim=True)
 
 
 class OfEach(nn.Module):

@@ -19,7 +19,7 @@ from stages.train.loss import new_loss
 from stages.train.optim import new_optimizer
 from stages.train.parallel import on_all_ranks
 from stages.train.validation import hold_back
-from tests.train.compiled.test_steps import ONE, Wrong, points, uncompiled
+from tests.train.compiled.test_steps import ONE, Wrong, points, points_for, uncompiled
 from tests.train.test_stage import losses, trained, write_points
 
 SEEDS = seeds_of(5, 3)
@@ -63,6 +63,9 @@ def alone(net: nn.Module, batches: Batches, name: Any, loss: str, epochs: int) -
     ("widths", "size", "micro_size", "held_back", "name", "loss"),
     [
         ((3, 6, 2), None, 1000, 0, "SGD", "MSELoss"),
+        ((3, 6, 4), None, 1000, 0, "SGD", "CrossEntropyLoss"),
+        ((3, 6, 2), None, 30, 11, "Adam", "CrossEntropyLoss"),
+        ((3, 6, 4), 24, 1000, 11, "AdamW", "CrossEntropyLoss"),
         ((3, 6, 2), None, 30, 0, "Adam", "SmoothL1Loss"),
         ((3, 6, 2), None, 1000, 11, "Rprop", "MSELoss"),
         ((3, 6, 2), None, 30, 11, "RAdam", "HuberLoss"),
@@ -75,7 +78,7 @@ def alone(net: nn.Module, batches: Batches, name: Any, loss: str, epochs: int) -
 def test_each_network_learns_what_it_would_alone(
     widths: tuple[int, int, int], size: int | None, micro_size: int, held_back: int, name: Any, loss: str
 ) -> None:
-    x, y, n = points(110, widths[0], widths[2])[:3]
+    x, y, n = points_for(new_loss(loss, several=False), 110, widths[0], widths[2])[:3]
     folds = Folds(n, held_back, len(SEEDS), 7)
     training, _ = hold_back(x, y, folds)
     stack, epochs = ours(nets_of(widths), training, size, micro_size, name, loss, 4)

@@ -19,6 +19,7 @@ from stages.train.compiled.loop import loop_over_steps
 from stages.train.compiled.recipe import Recipe
 from stages.train.layers import examine
 from stages.train.loop import descend
+from stages.train.loss import OF_AMOUNTS, OF_CLASSES, new_loss
 from stages.train.optim import new_optimizer
 from stages.train.parallel import on_all_ranks
 from stages.train.ranks import Ranks
@@ -47,6 +48,14 @@ def points(n: int, n_feature: int, n_output: int) -> Points:
     return Points(x, y, n)
 
 
+def points_for(loss_function: nn.Module, n: int, n_feature: int, n_output: int) -> Points:
+    """Return points whose y fit the loss: amounts or, for cross-entropy, classes."""
+    made = points(n, n_feature, n_output)
+    if not isinstance(loss_function, nn.CrossEntropyLoss):
+        return made
+    return made._replace(y=nn.functional.one_hot(made.x.sum(1).long().abs() % n_output, n_output).float())
+
+
 def both(
     widths: tuple[int, int, int] = (3, 6, 2),
     *,
@@ -63,7 +72,7 @@ def both(
 ) -> tuple[list[float], list[float]]:
     """Train with compiled and with eager steps, the lesson's network or another; return the losses of the epochs."""
     loss_function = loss_function or nn.MSELoss()
-    batches = Batches(points(n, widths[0], widths[2]), size, micro_size, Ranks(), SEEDS)
+    batches = Batches(points_for(loss_function, n, widths[0], widths[2]), size, micro_size, Ranks(), SEEDS)
     section = network.Network.model_validate({"style": style, "hidden": widths[1]})
     net = net or network.build(section, *widths[::2], seed=1)
     twin = copy.deepcopy(net)
@@ -112,9 +121,13 @@ def test_every_optimizer_that_is_said_to_compile_is_tested() -> None:
 
 
 @pytest.mark.usefixtures("not_compiled")
-@pytest.mark.parametrize("loss_function", [nn.MSELoss(), nn.L1Loss(), nn.SmoothL1Loss(), nn.HuberLoss()])
-def test_the_loop_computes_every_loss(loss_function: nn.Module) -> None:
-    ours, theirs = both((2, 5, 3), loss_function=loss_function, style="sequential", epochs=5)
+@pytest.mark.parametrize("micro_size", [1000, 10])
+@pytest.mark.parametrize("name", [*OF_AMOUNTS, *OF_CLASSES])
+def test_the_loop_computes_every_loss(name: str, micro_size: int) -> None:
+    loss_function = new_loss(name, several=False)
+    ours, theirs = both(
+        (2, 5, 3), loss_function=loss_function, micro_size=micro_size, style="sequential", learning_rate=0.1, epochs=5
+    )
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
