@@ -10,6 +10,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from stages import dataset, models, network
@@ -21,7 +22,7 @@ from tests.conftest import ENVIRONMENT, PROJECT, Copy
 from tests.markdown import blocks
 
 PAGE = PROJECT / "docs/fork.md"
-(SAVE,), NETWORK, (STAGE,), (ELSEWHERE,), (SERVICE,) = (
+(SAVE,), NETWORK, (STAGE,), ELSEWHERE, (SERVICE,) = (
     [block.text for block in blocks(PAGE, "python") if block.section == section]
     for section in ("Your own points", "Your own network", "Your own stage", "Use the model elsewhere", "A service")
 )
@@ -102,17 +103,18 @@ def test_the_lines_of_plain_torch_save_points_that_are_read(tmp_path: Path) -> N
     assert dataset.read(str(tmp_path / "data/train.pt")).x.shape == (5, 2)
 
 
-def test_the_lines_of_plain_torch_predict_what_the_model_predicts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("networks", "lines"), zip((1, 10), ELSEWHERE, strict=True), ids=("one", "ten"))
+def test_the_lines_of_plain_torch_predict_what_the_model_predicts(networks: int, lines: str, tmp_path: Path) -> None:
     features: list[Feature] = [Category(name="sex", levels=["f", "m"]), Number(name="age", low=20.0, high=60.0)]
     columns = Columns(features=features, targets=[Number(name=name) for name in "abc"])
-    net = Blueprint(network.Network(style="module", hidden=10), 3, 3, columns).build(seed=1)
+    net = Blueprint(network.Network(style="module", hidden=10), 3, 3, columns, networks).build(seed=1)
     assert isinstance(net, Tabular)
     x = 100 * torch.rand(20, 3)
     x[0, 2] = 1e6
     net.fit(x[1:], 1000 * torch.rand(19, 3))
     models.save_params(str(tmp_path / "net_params.pkl"), net)
     torch.save(x, tmp_path / "x.pt")
-    run_plain(f"x = torch.load('x.pt', weights_only=True)\n{ELSEWHERE}torch.save(y.float(), 'y.pt')", tmp_path)
+    run_plain(f"x = torch.load('x.pt', weights_only=True)\n{lines}torch.save(y.float(), 'y.pt')", tmp_path)
     y = torch.load(tmp_path / "y.pt", weights_only=True)
     torch.testing.assert_close(y, network.predict(net, x))
 
