@@ -86,9 +86,9 @@ def lay_out(case: Case, split: int) -> None:
 def measure(name: str, split: int) -> list[float]:
     """Return the number of rows, the test RMSE of each model, and the seconds that fitting takes each but the linear.
 
-    The figure of one network is the mean over the ten. The share of the test rows that the intervals cover stands before
-    the seconds. The stages run as from the command line; the trees get the rows that `generate` wrote, categories as
-    zeros and ones.
+    The figure of one network is the mean over the ten. Before the seconds stands the share of the test rows that the
+    intervals cover. The stages run as from the command line; the trees get the rows that `generate` wrote, categories
+    as zeros and ones.
     """
     from stages.runtime.run import run
 

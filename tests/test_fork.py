@@ -103,7 +103,7 @@ def test_the_lines_of_plain_torch_save_points_that_are_read(tmp_path: Path) -> N
     assert dataset.read(str(tmp_path / "data/train.pt")).x.shape == (5, 2)
 
 
-@pytest.mark.parametrize(("networks", "lines"), zip((1, 10), ELSEWHERE, strict=True), ids=("one", "ten"))
+@pytest.mark.parametrize(("networks", "lines"), [*zip((1, 10), ELSEWHERE, strict=True)], ids=("one", "ten"))
 def test_the_lines_of_plain_torch_predict_what_the_model_predicts(networks: int, lines: str, tmp_path: Path) -> None:
     features: list[Feature] = [Category(name="sex", levels=["f", "m"]), Number(name="age", low=20.0, high=60.0)]
     columns = Columns(features=features, targets=[Number(name=name) for name in "abc"])
