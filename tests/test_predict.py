@@ -28,6 +28,7 @@ COLUMNS = Columns(
     ],
     targets=[Number(name="price"), Number(name="the, rent")],
 )
+CLASSES = COLUMNS.model_copy(update={"targets": [Category(name="kind", levels=["a,b", "c=d", "中\n文"])]})
 LONE = Columns(features=[Number(name="a", low=0.0, high=1e6)], targets=[Number(name="y")])
 pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes or terminals that have names")
 TABLE = "name,region,area\nred house,s,70\n'blue',n,1e2\n"
@@ -40,7 +41,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def save(columns: Columns = COLUMNS, hidden: int = 5) -> Tabular:
     """Write a network for these columns as net.pkl and net_params.pkl."""
-    n_feature, n_output = len(columns.x_names()), len(columns.targets)
+    n_feature, n_output = len(columns.x_names()), len(columns.y_names())
     net = Tabular(network.build(network.Network(style="module", hidden=hidden), n_feature, n_output, seed=3), columns)
     net.fit(100 * torch.rand(9, n_feature), 1000 * torch.rand(9, n_output))
     models.save_net("net.pkl", net)
@@ -217,6 +218,34 @@ def test_the_python_interface_predicts_what_the_command_predicts() -> None:
     model = models.load("net.pkl")
     assert model.predict(rows).equals(expected)
     assert model.predict(rows.to_pylist()).equals(expected)
+
+
+@pytest.mark.parametrize("model", ["net.pkl", "net_params.pkl"])
+def test_of_a_category_the_class_is_predicted_and_the_probability_of_each(model: str) -> None:
+    net = save(CLASSES)
+    Path("table.csv").write_text(TABLE + "green,w,1e39\nwhite,n,\n")
+    assert "1 row without a prediction, in row 3" in predict(model, "table.csv", "-o", "predictions.csv", status=1)
+    with Path("predictions.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["kind", *(f"kind={level}" for level in CLASSES.classes)]
+    assert rows.pop(2) == [""] * 4
+    expected = net(torch.tensor([[70.0, 0.0, 1.0], [100.0, 1.0, 0.0], [80.0, 1.0, 0.0]])).detach().numpy()
+    assert [row[0] for row in rows] == [CLASSES.classes[index] for index in expected.argmax(axis=1)]
+    probabilities = np.array([row[1:] for row in rows], dtype=np.float64)
+    assert probabilities == pytest.approx(expected, rel=1e-5)
+    assert probabilities.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-6)
+    options = arrow_csv.ConvertOptions(strings_can_be_null=True)
+    predicted = models.load(model).predict(arrow_csv.read_csv("table.csv", convert_options=options))
+    assert predicted.column_names == header
+    assert predicted["kind"].to_pylist() == [rows[0][0], rows[1][0], None, rows[2][0]]
+    assert predicted[header[1]].to_numpy()[[0, 1, 3]] == pytest.approx(probabilities[:, 0], rel=1e-5)
+
+
+def test_classes_have_no_intervals() -> None:
+    save(CLASSES)
+    Path("table.csv").write_text(TABLE)
+    rule = "is for amounts; the probabilities of classes say how sure a prediction is"
+    assert predict("net.pkl", "table.csv", "--interval", "0.9", status=2) == f"--interval: {rule}\n"
 
 
 @pipes

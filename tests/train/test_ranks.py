@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import signal
 import socket
 import time
@@ -15,7 +16,7 @@ import torch
 
 from stages import history
 from stages.train.ranks import Ranks
-from tests.conftest import Copy, before_summary
+from tests.conftest import PROJECT, Copy, before_summary
 from tests.forks import Running
 from tests.train.test_checkpoint import quick_checkpoints
 
@@ -124,6 +125,19 @@ def test_several_ranks_train_what_one_does_up_to_rounding(
     assert together.keys() == losses.keys()
     for column, values in together.items():
         assert values.tolist() == pytest.approx(losses[column].tolist(), rel=1e-3)
+
+
+@pytest.mark.parametrize("networks", [1, 3])
+def test_two_ranks_learn_classes_as_one_does_up_to_rounding(copy: Copy, networks: int) -> None:
+    shutil.copyfile(PROJECT / "examples/penguins/params.yaml", copy.path / "params.yaml")
+    copy.set(train__networks=networks, train__epochs=10, train__micro_batch_size=30)
+    copy.stage("generate")
+    copy.stage("train")
+    alone = history.read_losses(str(copy.path / "data/loss.csv"))
+    with started(copy, copy) as processes:
+        assert [status for status, _ in ends(processes)] == [0, 0]
+    for column, values in history.read_losses(str(copy.path / "data/loss.csv")).items():
+        assert values == pytest.approx(alone[column], rel=1e-3), column
 
 
 def test_dvc_starts_ranks_with_torchrun_and_tasks_of_srun_give_the_same_bits(done: Copy) -> None:
