@@ -53,6 +53,7 @@ def predictions(
     from stages.tabular import Tabular
     from stages.train.batches import Batches, Points, fitting_micro_size
     from stages.train.checkpoint import Checkpoint
+    from stages.train.loss import fitting_loss
     from stages.train.ranks import Ranks
     from stages.train.record import Record
     from stages.train.settings import Train
@@ -60,7 +61,8 @@ def predictions(
     from stages.train.validation import folds_of
 
     section, settings = network.Network(**document["network"]), Train(**document["train"])
-    settings = settings.model_copy(update={"networks": len(seeds) * networks})
+    loss = fitting_loss(settings.loss, classes=bool(points.names.classes))
+    settings = settings.model_copy(update={"networks": len(seeds) * networks, "loss": loss})
     points = points._replace(x=points.x.clone(), y=points.y.clone())
     sizes = points.x.shape[1], points.y.shape[1]
     own_seeds = [own for seed in seeds for own in seeds_of(seed, networks)]

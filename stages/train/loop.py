@@ -8,19 +8,16 @@ from torch.optim import Optimizer
 
 from stages.train.batches import Batch
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]  # (prediction, y), (n, n_output), to a scalar; see loss.py
+LossFunction = Callable[[Tensor, Tensor], Tensor]  # (prediction, y), both (n, n_output), to a scalar
 Compute = Callable[[nn.Module, LossFunction, Tensor, Tensor], Tensor]  # for example, `backpropagate`
 Everywhere = Callable[[Compute, Batch], Tensor]  # calls the Compute for each part of the Batch; returns the sum
 
 
 def backpropagate(net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
-    """Add the gradient of the loss at x, (n, n_feature), and y, (n, n_output), to the net's; return the loss.
-
-    Several networks have a loss each, and learn from the sum: it has the gradient of each network's own loss.
-    """
-    prediction = net(x)  # (n, n_output), or (networks, n, n_output)
-    loss = loss_function(prediction, y)  # a scalar, or (networks,)
-    loss.sum().backward()
+    """Add the gradient of the loss at x, (n, n_feature), and y, (n, n_output), to the net's; return the loss."""
+    prediction = net(x)  # (n, n_output)
+    loss = loss_function(prediction, y)
+    loss.backward()
     return loss.detach()
 
 

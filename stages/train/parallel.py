@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from stages.train.batches import Batch, Batches
 from stages.train.loop import Compute, Everywhere, LossFunction
+from stages.train.loss import OfEach
 from stages.train.ranks import Ranks
 
 SMALL_WORK = 1 << 20  # points times parameters: below this, several cores are slower than one
@@ -16,14 +17,16 @@ SMALL_WORK = 1 << 20  # points times parameters: below this, several cores are s
 def on_all_ranks(net: nn.Module, loss_function: LossFunction, ranks: Ranks) -> Everywhere:
     """Return a function that calls a Compute for each micro-batch of a batch, on all ranks.
 
-    It returns the weighted sum of the losses, on the device: the mean over the batch. It raises UserError if
-    another rank is gone.
+    It returns the weighted sum of the losses, on the device: the mean over the batch, a scalar or, of several networks,
+    (networks,). It raises UserError if another rank is gone.
     """
+    several = isinstance(loss_function, OfEach)
 
     def everywhere(compute: Compute, batch: Batch) -> Tensor:
         loss: Tensor | None = None
         for x, y, fraction in batch.micro_batches:
-            part = compute(net, weighted(loss_function, fraction), x, y)
+            own = weighted(loss_function, fraction)
+            part = losses_of_each(compute, net, own, x, y) if several else compute(net, own, x, y)
             # In place: keeping the losses of all micro-batches would prevent malloc from reusing their memory.
             loss = part if loss is None else loss.add_(part)
         assert loss is not None
@@ -35,6 +38,21 @@ def on_all_ranks(net: nn.Module, loss_function: LossFunction, ranks: Ranks) -> E
 def weighted(loss_function: LossFunction, weight: float) -> LossFunction:
     """Return weight times the loss function; for weight 1 the function itself, which saves 4% of the lesson's step."""
     return loss_function if weight == 1 else lambda prediction, y: weight * loss_function(prediction, y)
+
+
+def losses_of_each(compute: Compute, net: nn.Module, loss_function: LossFunction, x: Tensor, y: Tensor) -> Tensor:
+    """Call the Compute with the sum of several networks' losses; return the losses, (networks,).
+
+    The gradient of the sum is that of each network's own loss.
+    """
+    losses: list[Tensor] = []
+
+    def total(prediction: Tensor, y: Tensor) -> Tensor:
+        losses.append(loss_function(prediction, y))
+        return losses[-1].sum()
+
+    compute(net, total, x, y)
+    return losses[0].detach()
 
 
 @contextmanager

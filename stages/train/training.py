@@ -122,7 +122,7 @@ def prepare(
 ) -> Training:
     """Return what the training starts from, after a rehearsal of the optimizer and the schedule on a copy."""
     arguments = settings.optimizer, net, settings.learning_rate, settings.optimizer_options.given()
-    spare = rehearse(*arguments, loss_function, batches.points.x[:2], batches.points.y[:2])
+    spare = rehearse(*arguments, lambda *both: loss_function(*both).sum(), batches.points.x[:2], batches.points.y[:2])
     optimizer = new_optimizer(*arguments)
     schedule = validation = None
     if settings.schedule:
