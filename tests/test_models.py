@@ -480,17 +480,6 @@ def test_archives_that_are_not_as_torch_writes_them_are_refused(name: str) -> No
     refused(ARCHIVES[name]())
 
 
-def test_records_that_overlap_are_refused() -> None:
-    content, size = bytearray(bytes_of({str(key): torch.zeros(99) for key in range(99)})), 0
-    directory = content.index(b"PK\1\2")
-    for place in range(directory, len(content) - 4):
-        if content[place : place + 4] == b"PK\1\2":  # its bytes 20 to 28 are both sizes
-            content[place + 20 : place + 28] = 2 * int.to_bytes(directory // 2, 4, "little")
-            size += directory // 2
-    assert size > len(content)
-    refused(bytes(content))
-
-
 def test_a_missing_file_and_a_folder_say_what_to_do() -> None:
     Path("folder.pkl").mkdir()
     with pytest.raises(UserError, match=r"^nowhere.pkl: is missing: run `dvc repro`$"):
