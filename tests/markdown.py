@@ -48,11 +48,11 @@ def commands(page: Path) -> list[Command]:
     return every
 
 
-def difference(command: Command, printed: str, *, any_order: bool = False) -> str:
+def difference(command: Command, printed: str) -> str:
     """Return the first line that the page shows and the command did not print, with all that it printed; "" if none.
 
-    The lines must be printed in the order of the page, unless `any_order`. Other lines may come between them; a page
-    may show that by a line `…`.
+    The lines must be printed in the order of the page. Other lines may come between them; a page may show that by a
+    line `…`.
     """
     lines = [comparable(line) for line in printed.splitlines()]
     for line in map(comparable, command.shown.splitlines()):
@@ -60,8 +60,7 @@ def difference(command: Command, printed: str, *, any_order: bool = False) -> st
             continue
         if line not in lines:
             return f"$ {command.text}\nthe page shows {line!r}, but this is missing or out of order in\n{printed}"
-        if not any_order:
-            del lines[: lines.index(line) + 1]
+        del lines[: lines.index(line) + 1]
     return ""
 
 

@@ -120,7 +120,9 @@ def test_with_one_network_there_is_no_verdict_and_the_words_say_why() -> None:
 def test_other_test_rows_leave_the_verdict_open_and_the_words_say_so(other: dict[str, Any], words: str) -> None:
     comparison = compare([side("a", drawn(1, 20, 1.0)), side("b", drawn(2, 20, 0.1)._replace(**other))])
     assert comparison.metrics[2][3:] == ["–", "–", UNKNOWN]
-    assert comparison.notes[0].startswith(f"{words}: ")
+    (note,) = comparison.notes
+    assert note.startswith(f"{words}: ")
+    assert not comparison.comparable
 
 
 def test_several_are_compared_with_the_first_and_their_verdicts_agree_with_their_intervals() -> None:
@@ -156,7 +158,7 @@ def test_the_picture_has_the_interval_of_each_change_around_the_value_of_the_fir
     comparison = compare([side(name, drawn(seed, 20, 1.0 / (seed + 1))) for seed, name in enumerate("abc")])
     axes = Figure().add_subplot()
     picture.draw_metric(axes, comparison, "rmse")
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a\nnone", "b\nnone", "c\nnone"]
     first, its = comparison.values["rmse"][0], comparison.changes["rmse"][1]
     bars = axes.containers[1]
     assert isinstance(bars, ErrorbarContainer)
@@ -196,4 +198,4 @@ def test_what_cannot_be_compared_is_one_line(done: Copy) -> None:
     done.commit("damaged errors")
     assert told("HEAD", "HEAD") == "HEAD: data/errors.csv: not as this project writes it: 'table'\n"
     commit_errors(done, drawn(1, 2, 1.0), train__seed=12)
-    assert told() == "workspace: train would run again: run `dvc repro` first\n"
+    assert told() == "workspace: evaluate, train would run again: run `dvc repro` first\n"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from stages import dataset
 from stages.columns import Category, Columns, Number
 from stages.dataset import Dataset
+from stages.runtime.archive import TAIL
 from stages.runtime.errors import UserError
 
 X, Y = torch.rand(5, 2), torch.rand(5, 1)
@@ -230,6 +231,7 @@ def ran(lines: str) -> str:
         b"archive/data/0/",
         b"other/data/7",
         b"archive/data/../7",
+        b"another/data/7",
         b"archive/version\0",
         b"version",
     ],
@@ -258,6 +260,43 @@ def test_what_lies_before_or_behind_the_archive_is_refused(path: str, before: by
     two = {b"two": Path(path).read_bytes()}
     dataset.write(path, Dataset(X, Y))
     Path(path).write_bytes(two.get(before, before) + Path(path).read_bytes() + two.get(behind, behind))
+    refused(path)
+
+
+def test_an_archive_with_a_comment_is_refused(path: str) -> None:
+    dataset.write(path, Dataset(X, Y))
+    with zipfile.ZipFile(path, "a") as records:  # a comment that looks like the last parts of an archive
+        records.comment = TAIL.pack(0, b"", 0, b"none", records.start_dir)
+    refused(path)
+
+
+def test_an_archive_behind_a_file_that_torch_reads_instead_is_refused(path: str) -> None:
+    torch.save({"x": X, "y": Y}, path, _use_new_zipfile_serialization=False)
+    content = io.BytesIO()
+    torch.save({"x": X, "y": Y}, content)
+    with zipfile.ZipFile(path, "a") as target, zipfile.ZipFile(content) as source:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    refused(path)
+
+
+def test_a_record_within_another_is_refused(path: str) -> None:
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as records:
+        records.writestr("archive/data/3", bytes(9999))
+        (within,) = records.infolist()
+    dataset.write(path, Dataset(X, Y))
+    with zipfile.ZipFile(path, "a") as records:
+        records.writestr("archive/data/2", inner.getvalue())
+        within.header_offset = records.infolist()[-1].header_offset + len("archive/data/2") + 30  # of its header
+        records.filelist.append(within)
+    refused(path)
+
+
+def test_a_value_that_its_checksum_does_not_fit_is_refused(path: str) -> None:
+    dataset.write(path, Dataset(X, Y))
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content.replace(X.numpy().tobytes(), (X + 1).numpy().tobytes()))
     refused(path)
 
 

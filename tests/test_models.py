@@ -23,6 +23,7 @@ from stages.columns import Category, Columns, Number, unnamed
 from stages.models import Blueprint
 from stages.network import Net, Network
 from stages.runtime.errors import UserError
+from stages.runtime.outline import MAX_PARTS, parts, saved
 from stages.tabular import Tabular
 
 SIZES = (2, 10, 3)
@@ -135,19 +136,19 @@ def test_a_buffer_that_is_not_finite_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 
 class Functional(Net):
-    """A network that holds a function, and two buffers that are not saved, whose names are a set."""
+    """A network that holds more than modules."""
 
     def __init__(self, *sizes: int) -> None:
         super().__init__(*sizes)
         self.activation = nn.functional.gelu
-        self.limit = float("nan")
-        for name in "abcdef":
-            self.register_buffer(name, torch.zeros(1), persistent=False)
+        self.limits = {(None, 0.5): float("nan")}
+        self.numbers = set(range(0, 32, 8))  # in the order in which they were added
 
 
-def test_a_network_that_holds_a_function_or_a_nan_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_holds_a_function_and_collections_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "STYLES", {"module": Functional})
     net = PLAIN.build(seed=1)
+    net.numbers = set(range(24, -1, -8))  # type: ignore[assignment]
     save(net)
     for restored in (models.restore_net("net.pkl", PLAIN), models.restore_params("net_params.pkl", PLAIN)):
         assert torch.equal(restored(X), net(X))
@@ -240,7 +241,7 @@ HOSTILE: dict[str, Callable[[], object]] = {
     "layers in layers": lambda: with_state(extra=doubling(60, lambda value: Call(Net, state={"a": value, "b": value}))),
     "long names": lambda: with_state(extra=doubling(60, lambda value: {LONG: value, "b": value})),
     "long names again and again": lambda: with_state(extra=[Call(Net, state={LONG: 1}) for _ in range(5000)]),
-    "many values": lambda: with_state(extra=[0] * 200_000),
+    "absurd bytes behind many values": lambda: with_state(extra=[0] * 100_000, more=Call(bytearray, 10**11)),
     "called with the right sizes": lambda: Call(Net, *SIZES),
     "state of a wrong type": lambda: Call(Net, *SIZES, state=[1, 2]),
     "modules of a wrong type": lambda: with_state(_modules={"hidden": 1}),
@@ -298,6 +299,13 @@ HOSTILE_COLUMNS: dict[str, Callable[[Any], object]] = {  # changes of a network 
     "another network inside": lambda net: setattr(net, "net", nn.Linear(2, 3)),
     "a network with columns inside": lambda net: setattr(net, "net", NAMED.build()),
 }
+
+
+def test_what_is_read_before_a_file_is_known_has_limits() -> None:
+    assert parts(saved({"x": torch.zeros(1)}))["x"].is_meta
+    assert len(parts(saved(doubling(19, lambda value: [value, value])))) == MAX_PARTS
+    with pytest.raises(ValueError, match="^$"):
+        parts(saved({LONG: 1}))
 
 
 def refused(content: bytes, blueprint: Blueprint = PLAIN) -> None:
@@ -478,17 +486,6 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archives_that_are_not_as_torch_writes_them_are_refused(name: str) -> None:
     refused(ARCHIVES[name]())
-
-
-def test_records_that_overlap_are_refused() -> None:
-    content, size = bytearray(bytes_of({str(key): torch.zeros(99) for key in range(99)})), 0
-    directory = content.index(b"PK\1\2")
-    for place in range(directory, len(content) - 4):
-        if content[place : place + 4] == b"PK\1\2":  # its bytes 20 to 28 are both sizes
-            content[place + 20 : place + 28] = 2 * int.to_bytes(directory // 2, 4, "little")
-            size += directory // 2
-    assert size > len(content)
-    refused(bytes(content))
 
 
 def test_a_missing_file_and_a_folder_say_what_to_do() -> None:

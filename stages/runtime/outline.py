@@ -108,13 +108,11 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     yield name, "dict" if isinstance(value, dict) else type(value).__name__
     if isinstance(value, list | tuple | set):
         value = dict(enumerate(sorted(value, key=str) if isinstance(value, set) else value))
-    for key, part in (vars(value) if isinstance(value, StandIn) else value).items():
-        if not isinstance(key, str | int):
-            raise ValueError
-        inner = f"{name}.{key}" if name else str(key)
-        yield from _parts(inner, part)
-        if key == "_modules" and isinstance(part, dict):  # whose order matters
-            yield f"{inner}.order", [*part]
+    named = vars(value) if isinstance(value, StandIn) else value
+    for key, part in named.items():
+        yield from _parts(f"{name}.{key}" if name else str(key), part)
+    if name.endswith("_modules"):  # whose order matters
+        yield f"{name}.order", [*named]
 
 
 def _described(named: dict[str, Any]) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """The picture of a comparison: for each metric the value of each training, with the interval of its change."""
 
+import re
+
 import numpy as np
 from PIL import Image
 
@@ -10,6 +12,7 @@ from tools.compare.table import Comparison
 
 DPI = 100
 COLORS = {BETTER: "tab:green", WORSE: "tab:red"}
+MOST_WITH_PARAMS = 3  # revisions that have their params below their names
 MOST_CHARACTERS = 50  # side by side, below the axis
 
 
@@ -35,8 +38,11 @@ def draw_metric(axes: Axes, comparison: Comparison, metric: str) -> None:
         axes.errorbar([place], [value], [[value - low], [high - value]], fmt="o", color=color, capsize=5)
     axes.set_title(f"test_{metric}, intervals {LEVEL:.0%}")
     labels = [short_label(name, 20) for name in comparison.names]
+    for place, (*_, params) in enumerate(comparison.params[1:]):
+        without_sections = re.sub(r"\w+\.(?=[a-z_])", "", params)
+        labels[place] += f"\n{short_label(without_sections, 18)}" if len(labels) <= MOST_WITH_PARAMS else ""
     axes.set_xticks(range(len(labels)), labels)
-    if sum(map(len, labels)) > MOST_CHARACTERS:
+    if sum(map(len, comparison.names)) > MOST_CHARACTERS:
         axes.tick_params("x", rotation=30)
     axes.margins(x=0.15)
     axes.grid(axis="y", alpha=0.3)

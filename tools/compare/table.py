@@ -1,6 +1,7 @@
 """What a comparison says: the params that differ, each metric with its change, and what cannot be known, in words."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from tools.compare.sides import Side
 Cells = list[list[str]]
 MOST_PARAMS = 6  # that differ, shown of a revision
 FEW_NETWORKS = 10  # with fewer, only large differences are more than chance
+WIDTH = 120  # of a line of words
 MISSING = "–"
 
 
@@ -28,6 +30,7 @@ class Comparison:
     notes: list[str]
     values: dict[str, list[float]]  # of each metric, a value for each training
     changes: dict[str, list[Change]]  # of each metric, one for each training but the first
+    comparable: bool  # whether any of the others predicts the same test rows as the first
 
 
 def compare(sides: Sequence[Side]) -> Comparison:
@@ -51,8 +54,14 @@ def compare(sides: Sequence[Side]) -> Comparison:
             uncertain = value if math.isnan(error) else f"{value} ± {error:.2g}"
             metrics.append([f"test_{metric}", side.name, uncertain, *(_cells(its) if its else ["", "", ""])])
     values = {metric: [side.errors.overall[metric] for side in sides] for metric in first.errors.overall}
-    notes = [*_about_rows(first, unlike), *_about_networks(sides, changes), *_about_several(comparisons)]
-    return Comparison([side.name for side in sides], params_that_differ(sides), metrics, notes, values, changes)
+    notes = [
+        *_about_rows(first, unlike),
+        *(_about_networks(sides, changes) if comparisons else []),
+        *_about_several(comparisons),
+    ]
+    return Comparison(
+        [side.name for side in sides], params_that_differ(sides), metrics, notes, values, changes, comparisons > 0
+    )
 
 
 def other_rows(old: Residuals, new: Residuals) -> str:
@@ -81,7 +90,7 @@ def params_that_differ(sides: Sequence[Side]) -> Cells:
 def as_text(comparison: Comparison) -> str:
     """Return it for a terminal."""
     tables = ["\n".join(_aligned(cells)) for cells in (comparison.params, _without_repeats(comparison.metrics))]
-    return "\n\n".join([*tables, *comparison.notes]) + "\n"
+    return "\n\n".join([*tables, *(textwrap.fill(note, WIDTH) for note in comparison.notes)]) + "\n"
 
 
 def as_markdown(comparison: Comparison) -> str:
@@ -105,9 +114,7 @@ def _cells(its: Change) -> list[str]:
 
 
 def _about_rows(first: Side, unlike: dict[str, str]) -> list[str]:
-    reason = (
-        "an easier or harder choice of rows changes every metric, so that a better value does not show a better model"
-    )
+    reason = "a smaller error there need not come from a better model, so there is no verdict"
     return [f"{name} {what} than {first.name}: {reason}." for name, what in unlike.items()]
 
 
