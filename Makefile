@@ -1,7 +1,8 @@
 # make repro: run what is stale.  make test: run the whole suite.  make quick: run the tests that start no process of
 # the project.  make lint: check formatting, code and types.  make check: the pipeline is current, lint, test.
 # make report: write report.html, a page with all results.  make compare: say whether the test errors changed by more
-# than chance.  make example: train on the example table in a separate clone of what is committed, .example/.  All create .venv first if it is missing or outdated.
+# than chance.  make example: train on an example table in a separate clone of what is committed, .example/; with
+# TABLE=penguins, on that one.  All create .venv first if it is missing or outdated.
 PYTHON ?= python3
 
 # DVC runs the stages with the first `python` on PATH.
@@ -46,11 +47,13 @@ compare: .venv/ready
 report: .venv/ready
 	.venv/bin/python -m tools.report $(REV)
 
+TABLE ?= auto-mpg
+
 # The clone has the last commit. It shares DVC's cache, so the second time nothing is computed.
 example: .venv/ready
 	rm -rf .example
 	git clone --quiet . .example
-	cp examples/auto-mpg/params.yaml .example/
+	cp examples/$(TABLE)/params.yaml .example/
 	cd .example && dvc cache dir --local ../.dvc/cache && dvc repro && cat data/metrics.json
 
 # make bench QUICK=1: a quick look, in two or three minutes.

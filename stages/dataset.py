@@ -105,11 +105,11 @@ def _checked(path: str, content: Any) -> Dataset:
         dataset = dataset._replace(columns=_named(path, content["columns"]))
     names = dataset.names
     wanted, named = (dataset.x.shape[1], dataset.y.shape[1]), (len(names.x_names()), len(names.y_names()))
-    if names.classes and not (((dataset.y == 0) | (dataset.y == 1)).all() and (dataset.y.sum(dim=1) <= 1).all()):
-        raise UserError(f"{path}: y must be 1 in the column of each row's class, and 0 elsewhere")
     if named != wanted:
         counts = f"{wanted[0]} of x and {wanted[1]} of y, got {named[0]} and {named[1]}"
         raise UserError(f"{path}: columns must name {counts}")
+    if names.classes and not (((dataset.y == 0) | (dataset.y == 1)).all() and (dataset.y.sum(dim=1) <= 1).all()):
+        raise UserError(f"{path}: y must be 1 in the column of each row's class, and 0 elsewhere")
     return dataset
 
 

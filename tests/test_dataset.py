@@ -69,9 +69,32 @@ def test_names_of_other_columns_are_not_written(path: str) -> None:
     assert not Path(path).exists()
 
 
+CLASSES = Columns(features=COLUMNS.features, targets=[Category(name="kind", levels=["a", "b", "c"])])
+ONE_HOT = torch.eye(3)[[2, 0, 1, 1, 2]]
+
+
+def test_the_classes_of_rows_are_read_back_and_a_row_of_none_is_zeros(path: str) -> None:
+    y = ONE_HOT.clone()
+    y[3] = 0
+    dataset.write(path, Dataset(X, y, columns=CLASSES))
+    points = dataset.read(path)
+    assert torch.equal(points.y, y)
+    assert points.classes is not None
+    assert points.classes[[0, 1, 2, 4]].tolist() == [2, 0, 1, 2]
+    assert Dataset(X, Y).classes is None
+
+
+@pytest.mark.parametrize("y", [ONE_HOT * 0.5, -ONE_HOT, ONE_HOT + ONE_HOT.roll(1, 1), 2 * ONE_HOT])
+def test_anything_but_one_class_for_a_row_is_refused(path: str, y: Tensor) -> None:
+    with pytest.raises(UserError) as caught:
+        dataset.write(path, Dataset(X, y, columns=CLASSES))
+    assert str(caught.value) == f"{path}: y must be 1 in the column of each row's class, and 0 elsewhere"
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        ({"x": X, "y": Y, "columns": CLASSES.model_dump_json()}, "columns must name 2 of x and 1 of y, got 2 and 3"),
         ([X, Y], KEYS),
         ({"x": X}, KEYS),
         ({"x": X, "y": Y, "z": Y}, KEYS),

@@ -1,5 +1,6 @@
 """The example with a table: its params, and the way there and back; tests/test_readme.py runs all of it."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,49 @@ from stages.train.settings import Train
 from tests.conftest import PROJECT, Copy
 
 EXAMPLE = PROJECT / "examples/auto-mpg"
+PENGUINS = PROJECT / "examples/penguins"
 
 
-def test_the_params_of_the_example_name_every_key_but_those_for_uncommon_cases() -> None:
-    document = params.load(str(EXAMPLE / "params.yaml"))
+@pytest.mark.parametrize("example", [EXAMPLE, PENGUINS], ids=lambda folder: folder.name)
+def test_the_params_of_an_example_name_every_key_but_those_for_uncommon_cases(example: Path) -> None:
+    document = params.load(str(example / "params.yaml"))
     for module in (generate, train, plot, evaluate):
         params.check("params.yaml", document, module.Params)
     uncommon = {"categories", "missing", "day_first", "encoding", "test_path", "test_latest"}
     assert document["generate"].keys() == OwnTable.model_fields.keys() - uncommon
     assert document["train"].keys() == Train.model_fields.keys() - {"steps"}
     assert document["network"].keys() == Network.model_fields.keys()
+
+
+def test_the_examples_differ_in_the_table_alone() -> None:
+    amounts, classes = (params.load(str(example / "params.yaml")) for example in (EXAMPLE, PENGUINS))
+    assert {key for key in amounts if amounts[key] != classes[key]} == {"generate"}
+    own = {key for key in amounts["generate"] if amounts["generate"][key] != classes["generate"][key]}
+    assert own == {"path", "target"}
+
+
+def test_the_species_of_penguins_are_learnt_and_predicted(copy: Copy) -> None:
+    shorter = (PENGUINS / "params.yaml").read_text(encoding="utf-8").replace("epochs: 2000 ", "epochs: 100 ")
+    (copy.path / "params.yaml").write_text(shorter, encoding="utf-8")
+    assert "generate: species: 3 classes\n" in copy.stage("generate")
+    said = copy.stage("train")
+    assert said.startswith("train: CrossEntropyLoss: lowest validation loss 0.")
+    assert "mean of 10 networks" in said
+    command = [
+        "python",
+        "-m",
+        "stages.predict",
+        "data/net_params.pkl",
+        "data/raw/penguins.csv",
+        "-o",
+        "predictions.csv",
+    ]
+    assert copy.run(*command) == ""
+    table, predictions = (copy.path / name for name in ("data/raw/penguins.csv", "predictions.csv"))
+    with table.open(newline="") as truth, predictions.open(newline="") as predicted:
+        pairs = [*zip(csv.DictReader(truth), csv.DictReader(predicted), strict=True)]
+    assert sum(own["species"] == other["species"] for own, other in pairs) > 330
+    assert [*pairs[0][1]] == ["species", "species=Adelie", "species=Chinstrap", "species=Gentoo"]
 
 
 @pytest.fixture(scope="module")
