@@ -294,7 +294,7 @@ def test_a_name_that_is_nearly_right_is_suggested_and_a_long_list_of_names_is_cu
     assert fault.endswith(" others, got 'adm': did you mean 'Adam'?")
     assert len(fault) < 220
     (fault,) = faults(tmp_path, edited("  loss: MSELoss", "  loss: mseloss"))
-    names = "'MSELoss', 'L1Loss', 'SmoothL1Loss' or 'HuberLoss'"
+    names = "'auto', 'MSELoss', 'L1Loss', 'SmoothL1Loss', 'HuberLoss' or 'CrossEntropyLoss'"
     assert fault == f"params.yaml: train.loss: must be {names}, got 'mseloss': did you mean 'MSELoss'?"
 
 
