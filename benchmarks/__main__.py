@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 
-from benchmarks import differences, growth, pipeline, plots, ranks, report, training
+from benchmarks import differences, growth, networks, pipeline, plots, ranks, report, training
 from benchmarks.process import PROJECT
 
 
@@ -15,7 +15,7 @@ def main() -> None:
     quick = parser.parse_args().quick
 
     origin, start = report.origin(), time.monotonic()  # at the start: the working tree may change meanwhile
-    long = [] if quick else [growth.run(), ranks.run(), differences.run()]
+    long = [] if quick else [networks.run(), growth.run(), ranks.run(), differences.run()]
     sections = [training.run(quick), *long, plots.run(quick), pipeline.run(quick)]
     command = "make bench QUICK=1" if quick else "make bench"
     text = report.render(sections, command, origin, time.monotonic() - start)

@@ -29,6 +29,7 @@ class Work(NamedTuple):
     optimizer: str = "SGD"  # plain, or "AdamW" with the options that torch gives it
     learning_rate: float = 0.2
     batch_size: int | None = None  # None: all points
+    networks: int = 1  # side by side, each with its own order of batches; only this project and jax_epoch train several
 
 
 class Peer(NamedTuple):
@@ -93,6 +94,7 @@ def _ours(x: ndarray, y: ndarray, work: Work, steps: str) -> Peer:
     import torch
 
     from stages.dataset import Dataset
+    from stages.ensemble import Stack, seeds_of, width
     from stages.runtime import params
     from stages.train.batches import Batches, Points, fitting_micro_size
     from stages.train.checkpoint.store import PATH, Checkpoint
@@ -104,18 +106,23 @@ def _ours(x: ndarray, y: ndarray, work: Work, steps: str) -> Peer:
 
     section = params.load(str(PROJECT / "params.yaml"))["train"]
     section |= {"optimizer": work.optimizer, "learning_rate": work.learning_rate, "batch_size": work.batch_size}
-    section["steps"] = steps
+    section |= {"steps": steps, "networks": work.networks}
     settings, ranks = Train.model_validate(section), Ranks()
-    net, micro_size = torch_net(work), fitting_micro_size(torch.device("cpu"), sum(work.widths))
-    points = Dataset(torch.from_numpy(x), torch.from_numpy(y))
-    batches = Batches(Points(points.x, points.y, len(x)), work.batch_size, micro_size, ranks, [settings.seed])
+    nets = [torch_net(work) for _ in range(work.networks)]
+    net = Stack(nets, work.widths[0]) if work.networks > 1 else nets[0]
+    points, micro_size = (
+        Dataset(torch.from_numpy(x), torch.from_numpy(y)),
+        fitting_micro_size(torch.device("cpu"), width(net)),
+    )
+    seeds = seeds_of(settings.seed, work.networks)
+    batches = Batches(Points(points.x, points.y, len(x)), work.batch_size, micro_size, ranks, seeds)
     shown = snapshot_points(points, folds_of(len(x), 0, 1, settings.seed)).x
 
     def fit(epochs: int) -> None:
         lasting = settings.model_copy(update={"epochs": epochs, "snapshot_every": max(1, epochs // SNAPSHOTS)})
         checkpoint = Checkpoint({}, epochs, ranks)
         with redirect_stderr(Terminal()):
-            record = Record(shown, y.shape[1], epochs, lasting.snapshot_every)
+            record = Record(shown, y.shape[1], epochs, lasting.snapshot_every, work.networks)
             train(net, batches, None, lasting, record, checkpoint)
         Path(PATH).unlink()  # else the next training would go on from it
 
@@ -256,12 +263,19 @@ def jax_epoch(x: ndarray, y: ndarray, work: Work) -> Peer:
     import jax
 
     random, (state, epoch) = np.random.default_rng(0), _jax(work)
+    if work.networks > 1:
+        epoch = jax.vmap(epoch, in_axes=(0, None, None, 0))
+        state = jax.tree.map(lambda values: jax.numpy.stack([values] * work.networks), state)
     run, points, targets = jax.jit(epoch, donate_argnums=0), jax.numpy.asarray(x), jax.numpy.asarray(y)
+
+    def orders() -> ndarray:
+        drawn = [random.permutation(len(x)).astype(np.int32) for _ in range(work.networks)]
+        return np.stack(drawn) if work.networks > 1 else drawn[0]
 
     def fit(epochs: int) -> None:
         nonlocal state
         for _ in range(epochs):
-            order = random.permutation(len(x)).astype(np.int32) if work.batch_size else None
+            order = orders() if work.batch_size else None
             state, loss = run(state, points, targets, order)
         loss.block_until_ready()
 
