@@ -27,7 +27,7 @@ lint: .venv/ready
 	.venv/bin/mypy
 	@if command -v actionlint; then actionlint; fi
 
-STALE = The pipeline is stale: run `make repro`, then commit dvc.lock and data/metrics.json.
+STALE = The pipeline is stale: run `make repro`, then commit dvc.lock, data/metrics.json and data/errors.csv.
 
 current: .venv/ready
 	@.venv/bin/dvc status -q || { .venv/bin/dvc status; echo '$(STALE)' >&2; exit 1; }
