@@ -242,6 +242,9 @@ HOSTILE: dict[str, Callable[[], object]] = {
     "long names": lambda: with_state(extra=doubling(60, lambda value: {LONG: value, "b": value})),
     "long names again and again": lambda: with_state(extra=[Call(Net, state={LONG: 1}) for _ in range(5000)]),
     "absurd bytes behind many values": lambda: with_state(extra=[0] * 100_000, more=Call(bytearray, 10**11)),
+    "far more neurons than bytes": lambda: {
+        name: torch.zeros(10**6, 1) for name in ("hidden.weight", "predict.weight")
+    },
     "called with the right sizes": lambda: Call(Net, *SIZES),
     "state of a wrong type": lambda: Call(Net, *SIZES, state=[1, 2]),
     "modules of a wrong type": lambda: with_state(_modules={"hidden": 1}),
@@ -366,6 +369,11 @@ def test_what_differs_is_named() -> None:
     assert refusals(PLAIN) == [
         f"its class is {kinds}" for kinds in ("'dict' instead of 'Net'", "'Net' instead of 'dict'")
     ]
+
+
+def test_a_state_dict_of_another_dtype_does_not_fit() -> None:
+    save(PLAIN.build().double())
+    assert refusals(PLAIN) == ["hidden.weight.dtype is torch.float64 instead of torch.float32"] * 2
 
 
 ALTERATIONS: dict[str, Callable[[], object]] = {

@@ -78,7 +78,7 @@ def match(theirs: dict[str, Any], expected: Sequence[object]) -> tuple[int, str]
             found, needed = (printable(texts.get(names[0], "missing")) for texts in (has, needs))
             difference = f"{printable(WITHIN.sub('', names[0])) or 'its class'} is {found} instead of {needed}"
             in_state = [name for name in names if name.startswith("stored.") or name.removesuffix(".dtype") in tensors]
-            if not in_state and "'dict'" not in (has.get(""), needs[""]):
+            if not in_state:
                 difference += "; its state dict, as in net_params.pkl, still fits"
         matches.append((len(names), index, difference))
     return min(matches)[1:]

@@ -117,10 +117,10 @@ class Counting(Net):
 
 
 class AlwaysDropping(Net):
-    """The network with dropout in evaluation mode, too."""
+    """The network with dropout in evaluation mode, too, which hardly ever shows."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(nn.functional.dropout(x))
+        return super().forward(nn.functional.dropout(x, 1e-7))
 
 
 class Forgetful(Net):
