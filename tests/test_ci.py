@@ -34,7 +34,8 @@ def test_a_stale_pipeline_fails_the_check_and_says_what_to_do(done: Copy, target
     done.set(plot__dpi=50)
     told = make(done, target, status=2)
     assert "changed deps" in told
-    assert "The pipeline is stale: run `make repro`, then commit dvc.lock, data/metrics.json and data/errors.csv.\n" in told
+    files = "dvc.lock, data/metrics.json and data/errors.csv"
+    assert f"The pipeline is stale: run `make repro`, then commit {files}.\n" in told
     assert "ruff" not in told
 
 
