@@ -108,6 +108,19 @@ def test_each_fault_is_reported_in_a_line_with_its_place_rule_and_value(
 
 
 @pytest.mark.parametrize(
+    ("value", "fault"),
+    [("tabel", "must be 'curve' or 'table', got 'tabel': did you mean 'table'?"), (None, "is missing")],
+)
+def test_a_section_whose_kind_is_unknown_says_which_key_tells_it(value: str | None, fault: str) -> None:
+    document = with_value("generate.source", value)
+    if value is None:
+        del document["generate"]["source"]
+    with pytest.raises(UserError) as raised:
+        params.check("params.yaml", document, GenerateParams)
+    assert str(raised.value) == f"params.yaml: generate.source: {fault}"
+
+
+@pytest.mark.parametrize(
     ("name", "most"),
     [
         ("generate.points", 10**12),
