@@ -9,6 +9,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -94,9 +95,10 @@ def start(folder: Path, environment: dict[str, str], *command: str, fork: bool =
     words = command
     if command[:2] == ("bash", "-c") and SHELL.isdisjoint(QUOTED.sub("", command[2])):
         words = tuple(shlex.split(command[2]))
+    fork = AVAILABLE and fork and shutil.which(words[0], path=environment.get("PATH")) is not None
     line = " ".join(words) + " "
     for ours, module in COMMANDS.items():
-        if AVAILABLE and fork and line.startswith(f"{ours} "):
+        if fork and line.startswith(f"{ours} "):
             return Fork(folder, environment, module, *words[len(ours.split()) :])
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

@@ -151,8 +151,10 @@ def test_only_doors_hold_anything() -> None:
 ACROSS = {  # tests of more than a module or a room, by folder
     ".": "ci compare example experiments faults fork fuzz luck pipeline portable readme report sharing translations "
     "trouble tutorial",
+    "evaluate": "classes",
+    "generate": "classes",
     "plot": "charts",
-    "train": "going_on",
+    "train": "classes going_on",
 }
 
 
