@@ -137,11 +137,12 @@ def check_the_results_of_the_example(example: Copy) -> None:
     assert metrics == json.loads((EXAMPLE / "metrics.json").read_text(encoding="utf-8"))
     for name in ("data.png", "loss.png", "learning.gif"):
         assert example.read(f"data/plots/{name}") == (EXAMPLE / name).read_bytes()
-    network = {name: metrics[f"test_{name}"] for name in ("rmse", "mae", "r2")}
-    rows = {"network": network, "least squares": metrics["baselines"]["least_squares"]}
-    for name, row in (rows | {"mean of the training rows": metrics["baselines"]["mean"]}).items():
-        line = f"| {name} | {row['rmse']:.2f} | {row['mae']:.2f} | {row['r2']:.2f} |"
-        assert line in README.read_text(encoding="utf-8")
+    errors = " | ".join(f"{metrics[f'test_{name}']:.2f} ± {metrics[f'test_{name}_se']:.2f}" for name in ("rmse", "mae"))
+    lines = [f"| mean of ten networks | {errors} | {metrics['test_r2']:.2f} |"]
+    for name, baseline in (("least squares", "least_squares"), ("mean of the training rows", "mean")):
+        row = metrics["baselines"][baseline]
+        lines.append(f"| {name} | {row['rmse']:.2f} | {row['mae']:.2f} | {row['r2']:.2f} |")
+    assert "\n".join(lines) in README.read_text(encoding="utf-8")
 
 
 def check_the_predictions_of_the_example(example: Copy) -> None:
