@@ -33,6 +33,7 @@ def side(name: str, errors: Residuals, **params: Any) -> Side:
     return Side(name, errors, {"train.seed": 11, **params})
 
 
+@pytest.mark.slow
 def test_only_seeds_rarely_make_a_difference_and_a_real_one_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

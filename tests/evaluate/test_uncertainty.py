@@ -338,6 +338,7 @@ CURVE = {"launcher": "python", "device": "cpu", "batch_size": None, "micro_batch
 STEPS = {"optimizer": "Adam", "optimizer_options": {}, "learning_rate": 0.02, "epochs": 60, "snapshot_every": 60}
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_share_of_new_points_that_they_promise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over many trainings on y = x² + noise, each on points of its own, in which 5 networks hold back all of them."""
     levels, shares = (0.5, 0.8, 0.9), []

@@ -33,6 +33,8 @@ from stages.train.validation import folds_of, hold_back
 from tests.conftest import posix_errors
 from tests.train.test_stage import SETTINGS, trained, write_points
 
+pytestmark = pytest.mark.slow  # it trains again and again
+
 OUTPUTS = ["data/net.pkl", "data/net_params.pkl", "data/loss.csv", "data/history.npz"]
 CASES: dict[str, dict[str, Any]] = {
     "sgd": {},

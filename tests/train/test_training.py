@@ -21,6 +21,8 @@ from stages.train.stage import Params
 from tests.conftest import LESSON
 from tests.train.test_stage import SETTINGS, losses, trained, write_points
 
+pytestmark = pytest.mark.slow  # it trains again and again
+
 NETWORKS = 3
 NESTED = "networks.net."  # of the names of the networks' tensors in the state dict of an Ensemble
 SWINGING: dict[str, Any] = {"learning_rate": 0.2, "optimizer_options": {"momentum": 0.9}}  # the best epoch is early

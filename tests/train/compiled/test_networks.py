@@ -22,6 +22,8 @@ from stages.train.validation import hold_back
 from tests.train.compiled.test_steps import ONE, Wrong, points, points_for, uncompiled
 from tests.train.test_stage import losses, trained, write_points
 
+pytestmark = pytest.mark.slow  # it trains again and again
+
 SEEDS = seeds_of(5, 3)
 
 

@@ -25,6 +25,8 @@ from stages.train.parallel import on_all_ranks
 from stages.train.ranks import Ranks
 from tests.train.test_stage import losses, trained, write_points
 
+pytestmark = pytest.mark.slow  # it trains again and again
+
 ONE = Ranks()
 SEEDS = [5]
 Loop = Callable[[list[Tensor]], object]
