@@ -24,7 +24,7 @@ class Folds(NamedTuple):
     def held_back(self, classes: Tensor | None = None) -> Tensor:
         """Return the rows that each network holds back, int64 (networks, size), in ascending order.
 
-        If there are classes, int (rows,), each has its share in every fold, to one row.
+        If there are classes, int (rows,), each has its share in every fold, to within one row.
         """
         folds = max(1, self.rows // max(1, self.size))  # in a shuffle
         held_back = torch.empty(self.networks, self.size, dtype=torch.int64)

@@ -9,8 +9,8 @@ from stages.runtime.errors import UserError
 def choose_test_rows(path: str, n: int, fraction: float, seed: int, classes: np.ndarray | None = None) -> np.ndarray:
     """Return which of n rows to test on, bool (n,): round(n · fraction) of them, drawn at random.
 
-    If there are classes, int (n,), each has its share of the test rows, to one row; a class of a single row is trained
-    on. Raises UserError as `number_of_tests` does.
+    If there are classes, int (n,), each has its share of the test rows, to within one row; the only row of a class is
+    trained on. Raises UserError as `number_of_tests` does.
     """
     tests = number_of_tests(path, n, fraction)
     is_test = np.zeros(n, bool)

@@ -73,7 +73,7 @@ def ensure_independent(stack: Stack, one: Blueprint, seed: int, x: Tensor, deman
     else:
         if torch.allclose(alone, together, rtol=1e-3, atol=1e-5):  # roundings differ
             return
-        why = "they predict otherwise than each alone"
+        why = "together they predict something else than each does alone"
     raise UserError(f"params.yaml: train.networks: must be 1, since networks like this cannot be stacked: {why}")
 
 

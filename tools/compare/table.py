@@ -131,7 +131,8 @@ def _about_networks(sides: Sequence[Side], changes: dict[str, list[Change]]) -> 
         ]
     fewest = min(side.networks for side in sides)
     if fewest < FEW_NETWORKS:
-        return [f"With {counted(fewest, 'network')}, only a large change is more than chance: more networks show more."]
+        few = counted(fewest, "network")
+        return [f"With {few}, only a large change can be told from chance: train more networks to see smaller ones."]
     return []
 
 
