@@ -1,8 +1,8 @@
 # make repro: run what is stale.  make test: run the whole suite.  make quick: run the tests that start no process of
-# the project and do not train again and again.  make lint: check formatting, code and types.  make check: the pipeline
-# is current, lint, test.  make report: write report.html, a page with all results.  make compare: say whether the test
-# errors changed by more than chance.  make example: train on an example table in a separate clone of what is committed,
-# .example/; with TABLE=penguins, on that one.  All create .venv first if it is missing or outdated.
+# the project and do not train or draw again and again.  make lint: check formatting, code and types.  make check: the
+# pipeline is current, lint, test.  make report: write report.html, a page with all results.  make compare: say whether
+# the test errors changed by more than chance.  make example: train on an example table in a separate clone of what is
+# committed, .example/; with TABLE=penguins, on that one.  All create .venv first if it is missing or outdated.
 PYTHON ?= python3
 
 # DVC runs the stages with the first `python` on PATH.

@@ -9,6 +9,8 @@ from stages.columns import Category, Columns, Date, Number
 from stages.plot.class_data import BINS, bin_edges, class_data_panels, groups_of
 from tests.plot.test_data import not_overlapping, tick_names
 
+pytestmark = pytest.mark.slow  # it draws many pictures
+
 ISLANDS = ["Biscoe", "Dream", "Torgersen"]
 
 

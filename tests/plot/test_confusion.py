@@ -10,6 +10,8 @@ from stages.history import Snapshots
 from stages.plot import confusion
 from stages.plot.learning import palette
 
+pytestmark = pytest.mark.slow  # it draws many pictures
+
 RED = (255, 0, 0)
 BLUE = (31, 119, 180)
 WHITE = (255, 255, 255)

@@ -8,6 +8,8 @@ from matplotlib.transforms import Bbox
 from stages.columns import Category, Columns, Date, Feature, Number, unnamed
 from stages.plot.data import data_panels
 
+pytestmark = pytest.mark.slow  # it draws many pictures
+
 CITIES = [f"{letter}ton on the river" for letter in "ABCDEFGHIJKLMNO"]
 
 

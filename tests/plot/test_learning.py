@@ -13,6 +13,8 @@ from stages.history import Snapshots
 from stages.plot import learning
 from stages.plot.figure import new_panels, opacity
 
+pytestmark = pytest.mark.slow  # it draws many pictures
+
 RED = (255, 0, 0)
 
 

@@ -5,6 +5,8 @@ import pytest
 
 from stages.plot import losses
 
+pytestmark = pytest.mark.slow  # it draws many pictures
+
 
 @pytest.mark.parametrize(
     "values",
