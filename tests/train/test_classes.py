@@ -23,6 +23,8 @@ from stages.train.settings import Train
 from stages.train.stage import Params
 from tests.train.test_stage import SETTINGS
 
+pytestmark = pytest.mark.slow  # it trains again and again
+
 COLUMNS = Columns(
     features=[Number(name="a"), Number(name="b")], targets=[Category(name="kind", levels=["few", "many", "some"])]
 )

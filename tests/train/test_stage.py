@@ -27,6 +27,8 @@ from stages.train.steps import EagerSteps
 from tests.conftest import Copy
 from tests.train.batched import batched
 
+pytestmark = pytest.mark.slow  # it trains again and again
+
 SETTINGS: dict[str, Any] = {
     "launcher": "python",
     "device": "cpu",

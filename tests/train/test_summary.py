@@ -16,6 +16,8 @@ from stages.train.summary import loss_of_mean, summary
 from tests.train.batched import split
 from tests.train.test_stage import SETTINGS, losses, run, write_points
 
+pytestmark = pytest.mark.slow  # it trains again and again
+
 WRITTEN = " -> data/net.pkl, data/net_params.pkl"
 
 
