@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from stages.runtime.errors import UserError
 from stages.train.compiled import library, trust
-from stages.train.compiled.library import Library
 from stages.train.compiled.recipe import Recipe
 from tests.conftest import posix_errors
 from tests.train.compiled.test_recipe import recipe_of
@@ -35,7 +34,7 @@ class Cache:
             raise RuntimeError
         return lambda arguments: content
 
-    def load(self) -> Library:
+    def load(self) -> library.Library:
         loaded = library.load(self.recipe)
         assert loaded.run([]) == b"right"
         return loaded

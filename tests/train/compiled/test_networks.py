@@ -13,7 +13,6 @@ from stages.folds import Folds, Kept
 from stages.runtime.errors import UserError
 from stages.train.batches import Batches, Points
 from stages.train.compiled import CompiledSteps, library
-from stages.train.compiled.library import Library
 from stages.train.loop import descend
 from stages.train.loss import new_loss
 from stages.train.optim import new_optimizer
@@ -29,7 +28,7 @@ SEEDS = seeds_of(5, 3)
 
 @pytest.fixture(autouse=True)
 def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "load", lambda recipe: Library(uncompiled(recipe)))
+    monkeypatch.setattr(library, "load", lambda recipe: library.Library(uncompiled(recipe)))
 
 
 def nets_of(widths: tuple[int, int, int]) -> list[nn.Module]:

@@ -14,7 +14,6 @@ from stages.runtime.errors import UserError
 from stages.train.batches import Batches, Points
 from stages.train.compiled import CompiledSteps, library
 from stages.train.compiled import steps as compiled
-from stages.train.compiled.library import Library
 from stages.train.compiled.loop import loop_over_steps
 from stages.train.compiled.recipe import Recipe
 from stages.train.layers import examine
@@ -40,7 +39,7 @@ def uncompiled(recipe: Recipe) -> Loop:
 
 @pytest.fixture
 def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "load", lambda recipe: Library(uncompiled(recipe)))
+    monkeypatch.setattr(library, "load", lambda recipe: library.Library(uncompiled(recipe)))
 
 
 def points(n: int, n_feature: int, n_output: int) -> Points:
@@ -209,7 +208,7 @@ def test_an_epoch_goes_on_after_the_steps_that_were_taken() -> None:
         assert torch.equal(ours, theirs)
 
 
-class Wrong(Library):
+class Wrong(library.Library):
     """A loop whose steps, loss or parameters are wrong."""
 
     def __init__(self, recipe: Recipe, wrong: str, **options: Any) -> None:
@@ -242,8 +241,8 @@ def test_a_kept_library_that_is_wrong_is_made_again(monkeypatch: pytest.MonkeyPa
     kept = tmp_path / "kept.so"
     kept.touch()
 
-    def load(recipe: Recipe) -> Library:
-        return Wrong(recipe, "loss", path=kept, is_new=False) if kept.exists() else Library(uncompiled(recipe))
+    def load(recipe: Recipe) -> library.Library:
+        return Wrong(recipe, "loss", path=kept, is_new=False) if kept.exists() else library.Library(uncompiled(recipe))
 
     monkeypatch.setattr(library, "load", load)
     ours, theirs = both()
@@ -264,8 +263,8 @@ class Clipped(nn.Module):
 def clipped(monkeypatch: pytest.MonkeyPatch, limit: float, library_limit: float) -> CompiledSteps:
     """Return steps of a network with one limit, by a library that was made of another."""
 
-    def load(recipe: Recipe) -> Library:
-        return Library(uncompiled(recipe._replace(net=Clipped(library_limit))))
+    def load(recipe: Recipe) -> library.Library:
+        return library.Library(uncompiled(recipe._replace(net=Clipped(library_limit))))
 
     monkeypatch.setattr(library, "load", load)
     torch.manual_seed(1)
@@ -317,7 +316,7 @@ def rounded(recipe: Recipe) -> Loop:
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "Rprop", "Adadelta"])
 def test_where_a_training_has_converged_rounding_is_no_difference(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "load", lambda recipe: Library(rounded(recipe)))
+    monkeypatch.setattr(library, "load", lambda recipe: library.Library(rounded(recipe)))
     net = nn.Sequential(nn.Linear(1, 3), nn.ReLU(), nn.Linear(3, 1))
     for parameter in net.parameters():
         nn.init.uniform_(parameter, 0.1, 0.5, generator=torch.Generator().manual_seed(0))
