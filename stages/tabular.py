@@ -193,6 +193,12 @@ def standardized(values: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     return ((values.double() - mean) / deviation).to(values.dtype)
 
 
+def ensemble_of(model: nn.Module) -> Ensemble | None:
+    """Return the networks in a model that has several, with what is known of the rows that they held back."""
+    net = model.net if isinstance(model, Tabular) else model
+    return net if isinstance(net, Ensemble) else None
+
+
 @torch.no_grad()
 def predict_each(model: nn.Module, x: Tensor) -> Tensor:
     """Return what each network of a model in evaluation mode predicts, (networks, n, n_output), for x, (n, n_feature).

@@ -20,7 +20,6 @@ from stages.evaluate.measured import errors_at, measure
 from stages.evaluate.metrics import Errors
 from stages.evaluate.predictions import predict, write_predictions
 from stages.evaluate.uncertainty import (
-    ensemble_of,
     half_width_of,
     of_held_back,
     of_intervals,
@@ -38,6 +37,7 @@ from stages.runtime.errors import UserError, counted
 from stages.runtime.params import StageParams
 from stages.runtime.progress import showing
 from stages.runtime.spread import evenly_spread
+from stages.tabular import ensemble_of
 
 TABLE_ROWS = 1000  # of predictions.csv, at most, but at least one point
 FEWEST_ROWS = 100  # of errors.csv, which otherwise has as many lines

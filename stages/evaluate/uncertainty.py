@@ -18,15 +18,9 @@ from stages.evaluate.predictions import Advance
 from stages.history import INTERVAL
 from stages.residuals import OF_AMOUNTS, OF_CLASSES, Residuals
 from stages.runtime.errors import UserError, counted
-from stages.tabular import Tabular, predict_each
+from stages.tabular import predict_each
 
 RETRAIN = "run `dvc repro --force train`"
-
-
-def ensemble_of(model: nn.Module) -> Ensemble | None:
-    """Return the networks in a model that has several, with what is known of the rows that they held back."""
-    net = model.net if isinstance(model, Tabular) else model
-    return net if isinstance(net, Ensemble) else None
 
 
 def require_held_back(ensemble: Ensemble, twin: Ensemble | None, rows: int) -> None:

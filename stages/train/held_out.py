@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from stages import network
 from stages.dataset import Dataset
-from stages.ensemble import Ensemble, held_out, quantiles, width
+from stages.ensemble import held_out, quantiles, width
 from stages.folds import Folds
 from stages.history import INTERVAL
 from stages.runtime.chunks import rows_at_a_time
-from stages.tabular import Tabular
+from stages.tabular import Tabular, ensemble_of
 
 
 def measure_held_out(model: nn.Module, points: Dataset, folds: Folds) -> np.ndarray | None:
@@ -20,8 +20,7 @@ def measure_held_out(model: nn.Module, points: Dataset, folds: Folds) -> np.ndar
     nothing was held back, too few rows were, or the model has one network. The points, on the CPU, are in the units of
     the networks.
     """
-    ensemble = model.net if isinstance(model, Tabular) else model
-    if not isinstance(ensemble, Ensemble):
+    if (ensemble := ensemble_of(model)) is None:
         return None
     ensemble.folds = torch.tensor([folds.rows, folds.size, folds.seed])
     if not folds.size or points.names.classes:

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from stages import dataset, history, models
 from stages.dataset import Dataset
-from stages.ensemble import Ensemble, Stack, seeds_of, width
+from stages.ensemble import Stack, seeds_of, width
 from stages.history import Snapshots
 from stages.models import Blueprint
 from stages.network import Network
 from stages.runtime.params import StageParams
 from stages.runtime.spread import evenly_spread
-from stages.tabular import Tabular, standardized
+from stages.tabular import Tabular, ensemble_of, standardized
 from stages.train import checkpoint, layers
 from stages.train.batches import Batches, fitting_micro_size
 from stages.train.checkpoint import Checkpoint
@@ -43,8 +43,9 @@ class Params(StageParams):
 
 def innermost(model: nn.Module) -> nn.Module:
     """Return the part of a model that is trained: the network, or the networks side by side."""
-    net = model.net if isinstance(model, Tabular) else model
-    return net.networks if isinstance(net, Ensemble) else net
+    if ensemble := ensemble_of(model):
+        return ensemble.networks
+    return model.net if isinstance(model, Tabular) else model
 
 
 def in_units_of_network(x: Tensor, model: nn.Module) -> Tensor:

@@ -198,8 +198,11 @@ def test_the_memory_beyond_the_points_does_not_grow_with_them() -> None:
             evaluate.run(evaluate.Params(kernels="portable", network=Network(style="module", hidden=10)))
             print(most() - before - {8 * points})
         """
-        process = start(Path.cwd(), ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}, "python", "-c", dedent(lines))
-        beyond.append(int(process.communicate(timeout=300)[0]))
+        environment, measured = ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}, []
+        for _ in range(3):  # what else the process needs now and then only adds to it
+            process = start(Path.cwd(), environment, "python", "-c", dedent(lines))
+            measured.append(int(process.communicate(timeout=300)[0]))
+        beyond.append(min(measured))
     assert beyond[1] - beyond[0] < 10 << 20  # bytes
 
 

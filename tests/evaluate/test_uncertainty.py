@@ -18,14 +18,13 @@ from stages.columns import Columns, Number
 from stages.dataset import Dataset
 from stages.ensemble import Ensemble, Stack, networks_of
 from stages.evaluate import stage as evaluate
-from stages.evaluate.uncertainty import ensemble_of
 from stages.folds import Folds
 from stages.generate.curve import quadratic
 from stages.models import Blueprint
 from stages.network import Network
 from stages.runtime.errors import UserError
 from stages.runtime.spread import evenly_spread
-from stages.tabular import Tabular
+from stages.tabular import Tabular, ensemble_of
 from stages.train import stage as train
 from stages.train.held_out import measure_held_out
 from stages.train.settings import Train
