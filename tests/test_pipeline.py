@@ -257,7 +257,7 @@ EDITS = {
     "stages/runtime/streams.py": ["generate", "train", "plot", "evaluate"],
     "stages/tables/table.py": ["generate"],
     "stages/columns/number.py": ["generate", "train", "plot", "evaluate"],
-    "stages/train/compiled/loop.py": ["train"],
+    "stages/train/compiled/loop.cpp": ["train"],
     "stages/residuals.py": ["evaluate"],
     "stages/history.py": ["train", "plot", "evaluate"],
 }

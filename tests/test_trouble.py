@@ -91,14 +91,13 @@ def test_a_folder_of_libraries_that_others_can_write_becomes_ones_own(
     folder = tmp_path / ".cache/reproducible-training"
     folder.mkdir(parents=True)
     folder.chmod(0o777)
-    usable, why = library._usable(folder)
-    assert not usable
+    why = library._why_not_usable(folder)
     section = "Compiled steps are refused or used only once"
     assert quoted_on_the_page(section, f"The compiled library is used only once: {why}")
     monkeypatch.setenv("HOME", str(tmp_path))
     for command in commands_of(section):
         subprocess.run(["bash", "-c", command.text], check=True)
-    assert library._usable(folder) == (True, "")
+    assert library._why_not_usable(folder) == ""
 
 
 def test_what_a_rank_says_when_another_failed_is_on_the_page() -> None:

@@ -72,7 +72,7 @@ def run(stage: str) -> None:
 def sources(stage: str) -> Iterator[str]:
     """Yield the paths of the modules that a stage may import, and of the pins: all but those of other stages."""
     others = {path.parent for path in SOURCES.glob("*/stage.py")} - {SOURCES / stage}
-    for pattern in ("*.py", "requirements*.txt"):
+    for pattern in ("*.py", "*.cpp", "requirements*.txt"):
         yield from (str(path) for path in SOURCES.rglob(pattern) if others.isdisjoint(path.parents))
 
 

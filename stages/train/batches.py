@@ -83,18 +83,23 @@ class Batches:
 
         Each item holds as many whole batches as fit a micro-batch, but at least one: picking them at once is faster.
         """
-        points = self.points
-        dtype = row_type(len(points.x))  # of any type, the same numbers are drawn
-        order = torch.empty(len(self.seeds), points.n, dtype=dtype, device=points.x.device)  # rows of each network
-        for network, seed in enumerate(self.seeds):
-            generator = torch.Generator().manual_seed(mixed(seed, epoch))
-            shuffled = torch.randperm(points.n, generator=generator, dtype=dtype).to(order.device)
-            order[network] = points.rows.of(network)[shuffled] if points.rows else shuffled
+        order = self.shuffled(epoch)
         if len(order) == 1:
             order = order[0]  # (n,)
         step = size * max(1, self.micro_size // size)
-        for first in range(skip * size, points.n, step):
-            yield points.pick(order[..., first : first + step])
+        for first in range(skip * size, self.points.n, step):
+            yield self.points.pick(order[..., first : first + step])
+
+    def shuffled(self, epoch: int) -> Tensor:
+        """Return the rows of each network's points in the order of an epoch, int (networks, n)."""
+        points = self.points
+        dtype = row_type(len(points.x))  # of any type, the same numbers are drawn
+        order = torch.empty(len(self.seeds), points.n, dtype=dtype, device=points.x.device)
+        for network, seed in enumerate(self.seeds):
+            generator = torch.Generator().manual_seed(mixed(seed, epoch))
+            drawn = torch.randperm(points.n, generator=generator, dtype=dtype).to(order.device)
+            order[network] = points.rows.of(network)[drawn] if points.rows else drawn
+        return order
 
     def share(self, x: Tensor, y: Tensor) -> Batch:
         """Return this rank's share of a batch of points, in micro-batches."""

@@ -56,14 +56,17 @@ def losses_of_each(compute: Compute, net: nn.Module, loss_function: LossFunction
 
 
 @contextmanager
-def enough_cores(net: nn.Module, batches: Batches) -> Iterator[None]:
-    """In the block, let torch's operations use one core if a micro-batch is little work, else all that they may use."""
+def enough_cores(net: nn.Module, batches: Batches) -> Iterator[int]:
+    """In the block, let torch's operations use one core if a micro-batch is little work, else all that they may use.
+
+    Yield how many they may use.
+    """
     cores = torch.get_num_threads()
     n = batches.points.n
     rows = min(batches.size or n, n, batches.micro_size)
     if rows * sum(values.numel() for values in net.parameters()) < SMALL_WORK:
         torch.set_num_threads(1)
     try:
-        yield
+        yield cores
     finally:
         torch.set_num_threads(cores)

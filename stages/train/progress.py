@@ -1,12 +1,9 @@
 """Between steps, a few times a second: show progress, check the losses, save a checkpoint."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-from tqdm import tqdm
 
 from stages.runtime.progress import showing
 from stages.train.checkpoint import Checkpoint
@@ -43,14 +40,3 @@ def progress(record: Record, checkpoint: Checkpoint, parts: dict[str, Any]) -> I
 
         yield after_step
         show_and_save(ended=True)
-
-
-@contextmanager
-def compiling() -> Iterator[Callable[[], None]]:
-    """Show that the training is being compiled, in a terminal with the time so far; yield what updates the time."""
-    with tqdm(desc="compiling…", bar_format="{desc} {elapsed}", leave=False, disable=None) as bar:
-        if bar.disable:
-            tqdm.write(
-                "Compiling the training takes about twenty seconds; later ones like it need no compiling", sys.stderr
-            )
-        yield bar.refresh

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 from torch.optim import Optimizer
 
+from stages.runtime.errors import UserError
 from stages.train.batches import Batches
 from stages.train.loop import Everywhere, descend
 
@@ -17,6 +18,15 @@ class Taken(NamedTuple):
     fraction: float  # points that they averaged over, divided by points in the epoch
     steps: int
     earlier_epochs: Tensor | None = None  # losses of whole epochs, of one step each, that ended before them, (k,)
+
+
+class NotCompiledError(UserError):
+    """A training that cannot take compiled steps, at least not here."""
+
+    def __init__(self, why: str, cure: str) -> None:
+        """why: what follows "compiled", such as "cannot train with LBFGS"; cure: what to do."""
+        super().__init__(f"params.yaml: train.steps: compiled {why}: {cure}")
+        self.why = why
 
 
 class Steps(Protocol):

@@ -26,7 +26,8 @@ def of_training(kernels: str, network: Network, train: Train) -> dict[str, str]:
         for name, module in sys.modules.items()
         if name.startswith(("stages.", "__main__"))
     ]
-    own = map(str, Path(__file__).parents[1].rglob("*.py"))  # also those that are imported later
+    sources = Path(__file__).parents[1]
+    own = map(str, [*sources.rglob("*.py"), *sources.rglob("*.cpp")])  # also those that are imported later
     code = sorted({*own, *filter(None, modules)})
     return {
         "kernels": kernels,

@@ -1,31 +1,33 @@
-"""Take many steps in one call, by the loop in this folder, checked against the steps of stages/train/loop.py."""
+"""Take many steps in one call of a compiled library, checked against the steps of stages/train/loop.py."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from stages.runtime.errors import UserError
+from stages.ensemble import Stack
+from stages.runtime.errors import UserError, one_line
 from stages.runtime.spread import evenly_spread
 from stages.train import checkpoint
-from stages.train.batches import Batch, Batches
+from stages.train.batches import Batches
 from stages.train.compiled import library
+from stages.train.compiled.calls import Calls, Rows
 from stages.train.compiled.comparison import agree
-from stages.train.compiled.recipe import Recipe, dimension_of_networks
-from stages.train.compiled.tables import cut
-from stages.train.compiled.vectors import Vectors
+from stages.train.compiled.graph import NotCompilableError
+from stages.train.compiled.program import Recipe, write_header
+from stages.train.compiled.vectors import Vectors, fixed_tensors, learning_tensors
 from stages.train.layers import Demands
 from stages.train.loop import descend
 from stages.train.parallel import on_all_ranks
-from stages.train.steps import Taken
+from stages.train.steps import NotCompiledError, Taken
 
 OPTIMIZERS = ["ASGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "SGD"]
-MOST_STEPS = 4096  # in a call of the library; micro-batches, if a batch has several
-WORK = 1 << 30  # points times parameters in a call, at most: about a tenth of a second
-COMPARED_POINTS = 1024  # with eager steps; more if that is less than two micro-batches
+MOST_STEPS = 4096  # in a call of the library
+WORK = 1 << 32  # points times parameters in a call, at most: about a second
+COMPARED_POINTS = 1024  # with eager steps
 WIDE = 8.0  # compare also with this many times the first weights, where training may lead
 FIRST_COMPARISON = 8  # steps after which to compare again; then four times as many, and so on
 NO_DEMANDS = Demands()
@@ -44,50 +46,45 @@ class CompiledSteps:
         loss_function: nn.Module,
         batches: Batches,
         demands: Demands = NO_DEMANDS,
+        cores: int = 1,
     ) -> None:
         _refuse(demands, optimizer, batches)
         self.net, self.optimizer, self.loss_function, self.batches = net, optimizer, loss_function, batches
         points = batches.points
-        # (networks,) if several learn from different points: the dimensions of x and y before (n, …).
-        self.leading = dimension_of_networks(net) if batches.size or points.rows else ()
         self.size = min(batches.size or points.n, points.n)  # points in a batch
-        self.parts = -(-self.size // batches.micro_size)  # micro-batches in a batch, rounded up
-        self.rows = -(-self.size // self.parts)  # points in a micro-batch
-        self.most_steps = min(MOST_STEPS, max(1, WORK // (self.rows * sum(map(Tensor.numel, net.parameters())))))
-        self.whole: tuple[Tensor, Tensor] | None = None  # all points, if they are computed together
+        self.most_steps = min(MOST_STEPS, max(1, WORK // (self.size * sum(map(Tensor.numel, net.parameters())))))
         self.vectors: Vectors | None = None  # once the first step has created the optimizer's state
-        self.tables: dict[int, list[Tensor]] = {}  # by number of points, made once: they are the same in every epoch
-        n = min(points.n, max(2 * self.rows, min(COMPARED_POINTS, batches.micro_size)))
-        x, _ = points.at(torch.tensor(evenly_spread(points.n, n)))
-        self.compared_x = x.expand(*self.leading, *x.shape[-2:]).contiguous()
+        self.compared_x = points.x[evenly_spread(len(points.x), COMPARED_POINTS)]
+        self.whole: Tensor | None = None  # rows of each network's points, if they differ and all points are a batch
+        if points.rows and batches.size is None:
+            self.whole = torch.stack([points.rows.of(network) for network in range(len(batches.seeds))])
         self.taken, self.next_comparison = 0, FIRST_COMPARISON
-        self._compile()
-        # For a full batch the tables of as many epochs as fit in a call.
-        self.full = [table.repeat(max(1, self.most_steps // self.parts), 1) for table in self._tables(self.size)]
+        self._compile(cores)
 
     def take(self, position: tuple[int, int], epochs: int) -> Iterator[Taken]:
         """Take the remaining steps of an epoch; with a full batch, those of up to `epochs` epochs.
 
         The very first step is eager: it creates the optimizer's state.
         """
-        batches, n = self.batches, self.batches.points.n
+        batches, n, size = self.batches, self.batches.points.n, self.size
         epoch, skip = position
         if epoch == skip == 0:
             batch = next(batches.epoch(0))
-            yield Taken(self._eager(self.net, self.optimizer, [batch])[0], batch.fraction_of_epoch, steps=1)
+            everywhere = on_all_ranks(self.net, self.loss_function, batches.ranks)
+            ((_, loss),) = descend(self.optimizer, [batch], everywhere)
+            yield Taken(loss, batch.fraction_of_epoch, steps=1)
             skip = 1
-        self.vectors = self.vectors or Vectors(self.net, self.optimizer, self.learning)
         if batches.size is None and skip == 0:
-            for tables, x, y in self._full_batches(epochs):
-                losses = self._take(self.vectors, self.optimizer, tables, x, y)
+            losses = self._take(self.whole, 0, n, min(epochs, self.most_steps))
             yield Taken(losses[-1], 1.0, 1, earlier_epochs=losses[:-1])
         elif batches.size:
-            for x, y in batches.picks(batches.size, epoch, skip):
-                tables = self._tables(x.shape[-2])
-                losses = self._take(self.vectors, self.optimizer, tables, x, y)
-                counts = losses.new_full((len(losses),), self.size)
-                counts[-1] = x.shape[-2] - self.size * (len(losses) - 1)
-                yield Taken(counts @ losses / x.shape[-2], x.shape[-2] / n, len(losses))
+            order = batches.shuffled(epoch)
+            for first in range(skip * size, n, self.most_steps * size):
+                count = min(n - first, self.most_steps * size)
+                losses = self._take(order, first, count, -(-count // size))
+                counts = losses.new_full((len(losses),), size)
+                counts[-1] = count - size * (len(losses) - 1)
+                yield Taken(counts @ losses / count, count / n, len(losses))
 
     def close(self) -> None:
         """Compare once more, and give the network's parameters memory of their own again.
@@ -99,73 +96,61 @@ class CompiledSteps:
         for parameter in self.net.parameters():
             parameter.data = parameter.data.clone()
 
-    def _full_batches(self, epochs: int) -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
-        """Yield tables, x and y of up to `epochs` epochs of a full batch.
-
-        Where networks learn from different points, these are copied: once, if they are a single micro-batch, else one
-        micro-batch at a time, for one epoch.
-        """
-        points = self.batches.points
-        if not points.rows or self.parts == 1:
-            self.whole = self.whole or points.at(slice(0, points.n))
-            yield [table[: epochs * self.parts] for table in self.full], *self.whole
-            return
-        for steps, rates in zip(*(table.split(1) for table in self._tables(self.size)), strict=True):
-            first = int(steps[0, 0])
-            x, y = points.at(slice(first, first + self.rows))
-            yield [steps - torch.tensor([first, 0, 0]), rates], x, y
-
-    def _tables(self, n: int) -> list[Tensor]:
-        """Return the tables `steps` and `rates` of loop.py for n points, in batches of `size`.
-
-        The last batch may be smaller. If a batch has several micro-batches, the n points are one batch.
-        """
-        if n not in self.tables:
-            self.tables[n] = cut(n, self.rows, one_batch=self.parts > 1)
-        return self.tables[n]
-
-    def _take(self, vectors: Vectors, optimizer: Optimizer, tables: Sequence[Tensor], x: Tensor, y: Tensor) -> Tensor:
-        """Take the steps in the tables with the points x and y; return the loss of each batch, (k,) or (k, networks).
+    def _take(self, order: Tensor | None, first: int, n: int, steps: int) -> Tensor:
+        """Take steps with n points, from the first on, in an order; return their losses, (steps,) or (steps, networks).
 
         Raises UserError if compiled steps differ from eager ones, or if a schedule has changed what is compiled.
         """
+        self.vectors = self.vectors or Vectors(self.net, self.optimizer, self.learning)
         if self.taken >= self.next_comparison:
             self._compare()
             self.next_comparison = 4 * self.taken
-        _refuse_changed_options(optimizer)
-        x, y = (_filled_up(values, self.rows) for values in (x, y))
-        steps, rates = tables
-        rates[:, 0] = optimizer.param_groups[0]["lr"]
-        losses = torch.empty(len(steps), *vectors.each)
-        for some in zip(*(table.split(self.most_steps) for table in (losses, steps, rates)), strict=True):
-            self.compiled.run([some[0], *vectors.all, *some[1:], x, y])
-        self.taken += len(steps)
-        return losses[steps[:, 2] != 0]
+        _refuse_changed_options(self.optimizer)
+        points, rate = self.batches.points, self.optimizer.param_groups[0]["lr"]
+        losses = self.calls.take_steps(self.vectors, rate, Rows(points.x, points.y, order, first, n), self.size, steps)
+        self.taken += steps
+        return losses if isinstance(self.net, Stack) else losses[:, 0]
 
-    def _eager(self, net: nn.Module, optimizer: Optimizer, batches: Sequence[Batch]) -> list[Tensor]:
-        """Take the steps as loop.py does; return their losses."""
-        everywhere = on_all_ranks(net, self.loss_function, self.batches.ranks)
-        return [loss for _, loss in descend(optimizer, batches, everywhere)]
-
-    def _compile(self) -> None:
+    def _compile(self, cores: int) -> None:
         """Load or compile the library, and compare its steps with eager ones; if a kept one differs, compile again."""
         net, optimizer = copy.deepcopy((self.net, self.optimizer))
-        few = slice(min(self.size, self.rows))
-        self._eager(net, optimizer, [self.batches.share(self.batches.points.x[few], self.batches.points.y[few])])
+        few = slice(2)
+        losses = self.loss_function(net(self.batches.points.x[few]), self.batches.points.y[few])
+        losses.sum().backward()
+        optimizer.step()
         self.learning = tuple(name for name, values in net.named_parameters() if values.grad is not None)
-        vectors = Vectors(net, optimizer, self.learning)
-        widths = self.batches.points.x.shape[1], self.batches.points.y.shape[1]
-        options = {name: value for name, value in optimizer.defaults.items() if name != "lr"}
-        name = type(optimizer).__name__
-        training = self.net, self.learning, self.loss_function, name, options
-        recipe = Recipe(*training, vectors.scalars, self.rows, *widths, self.leading)
-        self.compiled = library.load(recipe)
-        if not self._agrees(net, optimizer, 1, WIDE) and not self.compiled.is_new:
-            self.compiled.discard()
-            self.compiled = library.load(recipe)
-        if not self._agrees(net, optimizer, 1, WIDE):
-            self._refuse_library()
-        self.fingerprint = {"compiled library": self.compiled.made_from}
+        header = self._header(Vectors(net, optimizer, self.learning))
+        for _ in range(2):
+            compiled = library.load(header)
+            self.library, self.calls = compiled, Calls(compiled.functions, cores)
+            if self._agrees(net, optimizer, 1, WIDE):
+                break
+            if compiled.is_new:
+                self._refuse_library()
+            compiled.discard()
+        self.fingerprint = {"compiled library": compiled.made_from}
+
+    def _header(self, vectors: Vectors) -> str:
+        """Return the code for one of the networks. Raises NotCompiledError if it cannot be written."""
+        net, points, name = self.net, self.batches.points, type(self.optimizer).__name__
+        learning, fixed = learning_tensors(net, self.learning), fixed_tensors(net, self.learning)
+        if isinstance(net, Stack):
+            net = net.net
+            learning, fixed = (
+                {name.removeprefix("net."): values[0] for name, values in tensors.items()}
+                for tensors in (learning, fixed)
+            )
+        options = {name: value for name, value in self.optimizer.defaults.items() if name != "lr"}
+        widths = points.x.shape[1], points.y.shape[1]
+        try:
+            return write_header(
+                Recipe(net, learning, fixed, self.loss_function, name, options, vectors.is_scalar, *widths)
+            )
+        except NotCompilableError as error:
+            why = f"cannot train this network with {name}, since it computes {error}"
+            raise NotCompiledError(why, "use eager") from error
+        except Exception as error:  # a network may refuse a single point in any way
+            raise NotCompiledError(f"cannot train this network: {one_line(error)}", "use eager") from error
 
     def _compare(self) -> None:
         """Compare compiled steps with eager ones from where the training is.
@@ -179,46 +164,35 @@ class CompiledSteps:
 
     def _agrees(self, net: nn.Module, optimizer: Optimizer, *scales: float) -> bool:
         """Return whether the library does what eager steps do, near the net's parameters times each of the scales."""
-        training = net, optimizer, self.loss_function, self.learning
-        return all(agree(self.compiled.run, *training, self.compared_x, self.rows, scale=scale) for scale in scales)
+        training = net, optimizer, self.loss_function, self.learning, self.compared_x
+        return all(agree(self.calls, *training, scale=scale) for scale in scales)
 
     def _refuse_library(self) -> NoReturn:
-        self.compiled.discard()
+        self.library.discard()
         name = type(self.optimizer).__name__
         raise UserError(f"params.yaml: train.steps: compiled steps of {name} differ from eager ones: use eager")
 
 
-def _filled_up(values: Tensor, rows: int) -> Tensor:
-    """Return the points of a last batch on its own, after others, which the tables leave out, if they are too few."""
-    missing = rows - values.shape[-2]
-    if missing <= 0:
-        return values
-    return torch.cat([values[..., :1, :].expand(*values.shape[:-2], missing, -1), values], dim=-2)
-
-
 def _refuse_changed_options(optimizer: Optimizer) -> None:
-    """Raise UserError if a schedule has changed more than the learning rate, since all else is compiled."""
+    """Raise NotCompiledError if a schedule has changed more than the learning rate, since all else is compiled."""
     group = optimizer.param_groups[0]
     if changed := [name for name, value in optimizer.defaults.items() if name != "lr" and group[name] != value]:
-        raise UserError(
-            f"params.yaml: train.steps: compiled keeps the optimizer's {', '.join(changed)} constant: set "
-            "cycle_momentum to false in train.schedule_options, or use eager"
-        )
+        cure = "set cycle_momentum to false in train.schedule_options, or use eager"
+        raise NotCompiledError(f"keeps the optimizer's {', '.join(changed)} constant", cure)
 
 
 def _refuse(demands: Demands, optimizer: Optimizer, batches: Batches) -> None:
-    """Raise UserError for what cannot be compiled."""
+    """Raise NotCompiledError for what cannot be compiled."""
     name, device = type(optimizer).__name__, batches.points.x.device.type
-    why = ""
     if name not in OPTIMIZERS:
-        why = f"with {name}: use eager, or one of {', '.join(OPTIMIZERS)}"
-    elif batches.ranks.size > 1:
-        why = "in several ranks: use eager, or start one rank"
-    elif device != "cpu":
-        why = f"on {device}: use eager, or train.device: cpu"
-    elif demands.whole_batches:
-        why = f"a network with {', '.join(demands.whole_batches)}, which computes with whole batches: use eager"
-    elif demands.seeds:
-        why = "a network that draws random numbers, as Dropout does: use eager"
-    if why:
-        raise UserError(f"params.yaml: train.steps: compiled cannot train {why}")
+        raise NotCompiledError(f"cannot train with {name}", f"use eager, or one of {', '.join(OPTIMIZERS)}")
+    if batches.ranks.size > 1:
+        raise NotCompiledError("cannot train in several ranks", "use eager, or start one rank")
+    if device != "cpu":
+        raise NotCompiledError(f"cannot train on {device}", "use eager, or train.device: cpu")
+    if demands.whole_batches:
+        layers = ", ".join(demands.whole_batches)
+        raise NotCompiledError(f"cannot train a network with {layers}, which computes with whole batches", "use eager")
+    if demands.seeds:
+        raise NotCompiledError("cannot train a network that draws random numbers, as Dropout does", "use eager")
+    _refuse_changed_options(optimizer)

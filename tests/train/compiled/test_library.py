@@ -1,42 +1,36 @@
 """The libraries that are kept: which are used again, made again, or not trusted."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from torch import Tensor, nn
 
 from stages.runtime.errors import UserError
 from stages.train.compiled import library, trust
-from stages.train.compiled.recipe import Recipe
 from tests.conftest import posix_errors
-from tests.train.compiled.test_recipe import recipe_of
 
 
 class Cache:
-    """A folder for libraries; what is compiled are the bytes `made`, and running a library returns its bytes."""
+    """A folder for libraries; what is compiled are the bytes `made`, and these stand for a library's functions."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder, self.made, self.compiled = folder, b"right", 0
         monkeypatch.setattr(library, "FOLDER", folder)
-        monkeypatch.setattr(library, "compiled", self.compile)
+        monkeypatch.setattr(library, "_compiled", self.compile)
         monkeypatch.setattr(library, "_loaded", self.loaded)
-        self.recipe = recipe_of(nn.Linear(1, 1))
 
-    def compile(self, recipe: Recipe, modules: object, folder: str) -> bytes:
+    def compile(self, header: str) -> bytes:
         self.compiled += 1
-        Path(folder, "library").write_bytes(self.made)
         return self.made
 
-    def loaded(self, path: Path) -> Callable[[list[Tensor]], object]:
-        if (content := path.read_bytes()) == b"not loadable":
-            raise RuntimeError
-        return lambda arguments: content
+    def loaded(self, content: bytes) -> object:
+        if content == b"not loadable":
+            raise OSError("version `GLIBC_9' not found")
+        return content
 
-    def load(self) -> library.Library:
-        loaded = library.load(self.recipe)
-        assert loaded.run([]) == b"right"
+    def load(self, header: str = "header") -> library.Library:
+        loaded = library.load(header)
+        assert loaded.functions == b"right"
         return loaded
 
     def paths(self) -> list[Path]:
@@ -80,6 +74,30 @@ def test_a_library_that_does_not_load_here_is_made_again(cache: Cache) -> None:
     cache.paths()[0].write_bytes(b"not loadable")
     assert cache.load().is_new
     assert cache.paths() == [path]
+
+
+def test_a_new_library_that_does_not_load_here_is_one_line(cache: Cache) -> None:
+    cache.made = b"not loadable"
+    with pytest.raises(
+        UserError, match="compiled makes a library that cannot be loaded: version `GLIBC_9' not found: use"
+    ):
+        cache.load()
+
+
+def test_the_key_covers_the_code_the_processor_and_the_environment(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [cache.load().made_from, cache.load("other").made_from]
+    for name, value in (("processor_model", lambda: "another"), ("FLAGS", ["-O1"])):
+        monkeypatch.setattr(library, name, value)
+        keys.append(cache.load().made_from)
+    monkeypatch.setattr(library.platform, "libc_ver", lambda: ("glibc", "9"))
+    keys.append(cache.load().made_from)
+    monkeypatch.setenv("CPATH", "/elsewhere")
+    keys.append(cache.load().made_from)
+    monkeypatch.setenv("CXX", "g++ -O1")
+    keys.append(cache.load().made_from)
+    assert len(set(keys)) == len(keys) == cache.compiled
 
 
 def test_of_many_libraries_those_used_last_are_kept(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +188,7 @@ def test_without_a_compiler_what_another_one_has_made_is_used(
     other.write_text("#!/bin/sh\necho 2.0")
     assert cache.load().is_new
     assert len(cache.paths()) == 1
-    monkeypatch.setenv("CXX", "no-compiler")
+    monkeypatch.setenv("CXX", "no-compiler --fast")
     assert not cache.load().is_new
     cache.paths()[0].unlink()
     with pytest.raises(
@@ -178,3 +196,59 @@ def test_without_a_compiler_what_another_one_has_made_is_used(
         match=r"^params.yaml: train.steps: compiled needs the C\+\+ compiler no-compiler: install the package",
     ):
         cache.load()
+
+
+@pytest.mark.parametrize("named", ["", " ", None])
+def test_the_compiler_is_that_of_the_system_unless_one_is_named(
+    named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CXX", named)
+    assert library._compiler() in (["g++"], ["clang++"])
+
+
+def test_a_compiler_is_named_by_a_command_or_by_a_path_with_spaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "g++ -std=c++20 -I 'a b'")
+    assert library._compiler() == ["g++", "-std=c++20", "-I", "a b"]
+    monkeypatch.setenv("CXX", "g++ 'a")
+    assert library._compiler() == ["g++ 'a"]
+    path = tmp_path / "my compiler"
+    path.touch(0o700)
+    monkeypatch.setenv("CXX", str(path))
+    assert library._compiler() == [str(path)]
+
+
+@posix_errors
+@pytest.mark.parametrize(
+    ("script", "fault"),
+    [
+        ("printf 'x.h: In function:\\nx.h:3: error: no\\nx.h:4: error: never\\n' >&2; exit 1", "x.h:3: error: no"),
+        ("printf 'cannot \\377 write\\n' >&2; exit 1", "cannot \ufffd write"),
+        ("exit 7", "it ended with status 7 and no output"),
+        ("exit 0", "it ended with status 0 and no output"),
+    ],
+)
+def test_what_a_compiler_stumbles_over_is_one_line(
+    script: str, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f"#!/bin/sh\n{script}\n")
+    compiler.chmod(0o700)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
+    with pytest.raises(UserError, match=f"compiled needs a C.. compiler that works: {compiler}: .*{fault}") as caught:
+        library.load("")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_for_libraries_that_depends_on_the_current_one_is_not_used(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(library, "FOLDER", Path("~/.cache/reproducible-training"))  # without a home
+    assert cache.load().path is None
+    assert capsys.readouterr().err == (
+        "The compiled library is used only once: there is no home folder: set XDG_CACHE_HOME\n"
+    )

@@ -12,13 +12,13 @@ from stages.ensemble import Stack, seeds_of
 from stages.folds import Folds, Kept
 from stages.runtime.errors import UserError
 from stages.train.batches import Batches, Points
-from stages.train.compiled import CompiledSteps, library
+from stages.train.compiled import CompiledSteps, calls, library
 from stages.train.loop import descend
 from stages.train.loss import new_loss
 from stages.train.optim import new_optimizer
 from stages.train.parallel import on_all_ranks
 from stages.train.validation import hold_back
-from tests.train.compiled.test_steps import ONE, Wrong, points, points_for, uncompiled
+from tests.train.compiled.test_steps import ONE, cache, changed, points, points_for, real_load
 from tests.train.test_stage import losses, trained, write_points
 
 pytestmark = pytest.mark.slow  # it trains again and again
@@ -26,9 +26,7 @@ pytestmark = pytest.mark.slow  # it trains again and again
 SEEDS = seeds_of(5, 3)
 
 
-@pytest.fixture(autouse=True)
-def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "load", lambda recipe: library.Library(uncompiled(recipe)))
+__all__ = ["cache"]
 
 
 def nets_of(widths: tuple[int, int, int]) -> list[nn.Module]:
@@ -37,12 +35,13 @@ def nets_of(widths: tuple[int, int, int]) -> list[nn.Module]:
 
 
 def ours(
-    nets: list[nn.Module], training: Points, size: int | None, micro_size: int, name: Any, loss: str, epochs: int
+    nets: list[nn.Module], training: Points, size: int | None, name: Any, loss: str, epochs: int, cores: int = 2
 ) -> tuple[Stack, list[Tensor]]:
     """Train the networks together with compiled steps; return them, and the losses of the epochs, (networks,) each."""
     stack = Stack(nets, training.x.shape[1])
-    batches = Batches(training, size, micro_size, ONE, SEEDS)
-    steps = CompiledSteps(stack, new_optimizer(name, stack, 0.02, {}), new_loss(loss, several=True), batches)
+    batches = Batches(training, size, 1000, ONE, SEEDS)
+    optimizer, loss_function = new_optimizer(name, stack, 0.02, {}), new_loss(loss, several=True)
+    steps = CompiledSteps(stack, optimizer, loss_function, batches, cores=cores)
     calls = [list(steps.take((epoch, 0), 1)) for epoch in range(epochs)]
     steps.close()
     return stack, [torch.stack([taken.loss * taken.fraction for taken in epoch]).sum(0) for epoch in calls]
@@ -61,31 +60,28 @@ def alone(net: nn.Module, batches: Batches, name: Any, loss: str, epochs: int) -
 
 
 @pytest.mark.parametrize(
-    ("widths", "size", "micro_size", "held_back", "name", "loss"),
+    ("widths", "size", "held_back", "name", "loss"),
     [
-        ((3, 6, 2), None, 1000, 0, "SGD", "MSELoss"),
-        ((3, 6, 4), None, 1000, 0, "SGD", "CrossEntropyLoss"),
-        ((3, 6, 2), None, 30, 11, "Adam", "CrossEntropyLoss"),
-        ((3, 6, 4), 24, 1000, 11, "AdamW", "CrossEntropyLoss"),
-        ((3, 6, 2), None, 30, 0, "Adam", "SmoothL1Loss"),
-        ((3, 6, 2), None, 1000, 11, "Rprop", "MSELoss"),
-        ((3, 6, 2), None, 30, 11, "RAdam", "HuberLoss"),
-        ((3, 6, 2), 24, 1000, 11, "AdamW", "MSELoss"),
-        ((1, 10, 1), None, 1000, 0, "SGD", "MSELoss"),
-        ((1, 10, 1), 98, 1000, 11, "ASGD", "L1Loss"),
-        ((4, 1, 1), 50, 20, 40, "NAdam", "MSELoss"),
+        ((3, 6, 2), None, 0, "SGD", "MSELoss"),
+        ((3, 6, 4), None, 0, "SGD", "CrossEntropyLoss"),
+        ((3, 6, 2), None, 11, "Adam", "CrossEntropyLoss"),
+        ((3, 6, 4), 24, 11, "AdamW", "CrossEntropyLoss"),
+        ((3, 6, 2), None, 11, "Rprop", "MSELoss"),
+        ((3, 6, 2), None, 11, "RAdam", "HuberLoss"),
+        ((1, 10, 1), 98, 11, "ASGD", "L1Loss"),
+        ((4, 1, 1), 50, 40, "NAdam", "MSELoss"),
     ],
 )
 def test_each_network_learns_what_it_would_alone(
-    widths: tuple[int, int, int], size: int | None, micro_size: int, held_back: int, name: Any, loss: str
+    widths: tuple[int, int, int], size: int | None, held_back: int, name: Any, loss: str
 ) -> None:
     x, y, n = points_for(new_loss(loss, several=False), 110, widths[0], widths[2])[:3]
     folds = Folds(n, held_back, len(SEEDS), 7)
     training, _ = hold_back(x, y, folds)
-    stack, epochs = ours(nets_of(widths), training, size, micro_size, name, loss, 4)
+    stack, epochs = ours(nets_of(widths), training, size, name, loss, 4)
     kept = Kept(folds.held_back(), folds.rows).at(torch.arange(training.n))
     for index, (net, seed, rows) in enumerate(zip(nets_of(widths), SEEDS, kept, strict=True)):
-        own = Batches(Points(x[rows], y[rows], training.n), size, micro_size, ONE, [seed])
+        own = Batches(Points(x[rows], y[rows], training.n), size, 1000, ONE, [seed])
         expected = alone(net, own, name, loss, 4)
         assert [float(losses[index]) for losses in epochs] == pytest.approx(expected, rel=1e-5)
         together = {name.removeprefix("net."): values[index] for name, values in stack.state_dict().items()}
@@ -113,7 +109,7 @@ def test_networks_that_vmap_computes_learn_the_same(size: int | None) -> None:
         return [Unbatched() for _ in SEEDS]
 
     training = points(55, 2, 1)
-    stack, epochs = ours(nets(), training, size, 20, "AdamW", "MSELoss", 4)
+    stack, epochs = ours(nets(), training, size, "AdamW", "MSELoss", 4)
     assert not stack.batched
     for index, (net, seed) in enumerate(zip(nets(), SEEDS, strict=True)):
         expected = alone(net, Batches(training, size, 20, ONE, [seed]), "AdamW", "MSELoss", 4)
@@ -133,21 +129,33 @@ def test_many_epochs_of_a_full_batch_with_folds_are_taken_in_one_call() -> None:
     assert (losses.diff(dim=0) < 0).all()
 
 
-def test_of_a_full_batch_with_folds_no_more_than_a_micro_batch_is_copied() -> None:
-    x, y, n = points(1000, 1, 1)[:3]
-    folds = Folds(n, 100, 3, 7)
-    training, _ = hold_back(x, y, folds)
-    copied = []
+@pytest.mark.parametrize("size", [None, 24])
+def test_the_bits_do_not_depend_on_the_number_of_cores(size: int | None) -> None:
+    """Of several networks: each is computed on one core."""
+    x, y, n = points(110, 3, 2)[:3]
+    training, _ = hold_back(x, y, Folds(n, 11, len(SEEDS), 7))
+    states = [
+        ours(nets_of((3, 6, 2)), training, size, "NAdam", "MSELoss", 3, cores)[0].state_dict() for cores in (1, 3)
+    ]
+    for name, values in states[0].items():
+        assert torch.equal(values, states[1][name])
 
-    class Counted(Kept):
-        def at(self, positions: Tensor) -> Tensor:
-            copied.append(len(positions))
-            return super().at(positions)
 
-    rows = Counted(folds.held_back(), n)
-    ours(nets_of((1, 10, 1)), training._replace(rows=rows), None, 50, "SGD", "MSELoss", 2)
-    assert len(copied) >= 2 * 18
-    assert sorted(copied)[-2] == 50  # and once twice as many, for the comparison with eager steps
+def test_the_cores_compute_the_steps_of_one_network_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "MUCH_WORK", 0)
+
+    def trained_on(cores: int) -> tuple[list[float], Tensor]:
+        net = nets_of((3, 40, 2))[0]
+        batches = Batches(points(1000, 3, 2), None, 1000, ONE, SEEDS[:1])
+        steps = CompiledSteps(net, new_optimizer("Adam", net, 0.02, {}), nn.MSELoss(), batches, cores=cores)
+        losses = [float(taken.loss) for epoch in range(4) for taken in steps.take((epoch, 0), 1)]
+        steps.close()
+        return losses, torch.cat([values.flatten() for values in net.parameters()])
+
+    (alone, one), (losses, together), (_, again) = trained_on(1), trained_on(3), trained_on(3)
+    assert losses == pytest.approx(alone, rel=1e-6)
+    torch.testing.assert_close(together, one, rtol=1e-4, atol=1e-6)
+    assert torch.equal(together, again)
 
 
 @pytest.mark.parametrize(
@@ -185,20 +193,16 @@ def test_an_epoch_goes_on_after_the_steps_that_were_taken() -> None:
         return stack, CompiledSteps(stack, optimizer, loss_function, batches)
 
     (whole, uninterrupted), (stack, steps) = start(), start()
-    taken = 0
-    for expected in list(uninterrupted.take((0, 0), 1)):
-        call = next(steps.take((0, taken), 1))
-        assert torch.equal(call.loss, expected.loss) and call[1:] == expected[1:]
-        taken += call.steps
-    assert taken == 5
+    *_, expected = uninterrupted.take((0, 0), 1)
+    next(steps.take((0, 0), 1))
+    (call,) = steps.take((0, 1), 1)
+    assert torch.equal(call.loss, expected.loss) and call[1:] == expected[1:] and call.steps == 4
     for mine, theirs in zip(stack.parameters(), whole.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize("size", [None, 24])
-def test_a_step_that_is_wrong_for_one_network_stops_the_training(
-    size: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(library, "load", lambda recipe: Wrong(recipe, "loss"))  # of the last network
+def test_a_step_that_is_wrong_stops_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = "values0[r] = v", "values0[r] = 1.0001f * v"
+    monkeypatch.setattr(library, "load", lambda header: real_load(changed(header, wrong)))
     with pytest.raises(UserError, match="compiled steps of SGD differ from eager ones"):
-        ours(nets_of((3, 6, 2)), points(110, 3, 2), size, 1000, "SGD", "MSELoss", 1)
+        ours(nets_of((3, 6, 2)), points(110, 3, 2), None, "SGD", "MSELoss", 1)

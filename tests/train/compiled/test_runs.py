@@ -2,11 +2,8 @@
 
 import copy
 import shutil
-import signal
 import sys
 import tempfile
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +13,11 @@ from torch import Tensor, nn
 
 from stages import history
 from stages.train.batches import Batches, Points
-from stages.train.compiled import CompiledSteps, library, recipe
+from stages.train.compiled import CompiledSteps, library
 from stages.train.compiled.vectors import Vectors
 from stages.train.optim import new_optimizer
 from tests.conftest import PROJECT, Copy, before_summary
-from tests.train.compiled.test_steps import ONE, Odd
+from tests.train.compiled.test_steps import ONE, Odd, both
 
 COMPILED = {
     "train__steps": "compiled",
@@ -43,9 +40,7 @@ def compiled_training(trained: Copy, tmp_path_factory: pytest.TempPathFactory) -
         "params.yaml: train.steps: compiled needs the C++ compiler g++: install the package g++ (Debian, Ubuntu), "
         "gcc-c++ (Fedora) or the command line tools of Xcode (macOS), or use eager\n"
     )
-    output = copy.stage("train", XDG_CACHE_HOME=str(copy.path / "cache"))
-    line = "Compiling the training takes about twenty seconds; later ones like it need no compiling\n"
-    assert before_summary(output) == line
+    assert before_summary(copy.stage("train", XDG_CACHE_HOME=str(copy.path / "cache"))) == ""
     return copy
 
 
@@ -106,67 +101,49 @@ def test_several_networks_learn_from_a_table_what_eager_steps_do_however_often_t
     ends_with_the_same_bits_however_often_it_is_killed(copy, PYTHON, XDG_CACHE_HOME=cache)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_killed_training_leaves_no_compiling_process(copy: Copy) -> None:
-    copy.stage("generate")
-    copy.set(**COMPILED)
-    compiler = copy.path / "slow compiler"
-    compiler.write_text(f"#!/bin/sh\n[ $# = 1 ] && exec g++ $1\necho $$ > '{copy.path}/started'\nsleep 300 &\nwait\n")
-    compiler.chmod(0o700)
-    training = copy.start("python", "-m", "stages", "train", CXX=str(compiler), XDG_CACHE_HOME=str(copy.path / "cache"))
-    started = copy.path / "started"
-    while not (started.exists() and started.read_text()):
-        assert training.poll() is None
-        time.sleep(0.1)
-    group = int(Path(f"/proc/{started.read_text().strip()}/stat").read_text().rpartition(")")[2].split()[2])
-    training.send_signal(signal.SIGKILL)
-    training.communicate()
-    while members(group):  # the test hangs if one is left
-        time.sleep(0.1)
+def test_steps_are_chosen_by_what_is_there_and_what_it_saves(compiled_training: Copy, tmp_path: Path) -> None:
+    copy = compiled_training.twin(tmp_path)
+    environment = without_compiler(copy)
+    copy.set(train__steps="auto")
+
+    def choice(**changes: object) -> str:
+        copy.set(**changes)
+        return copy.stage("train", 0, **environment).partition("; ")[2].partition(" -> ")[0]
+
+    assert choice() == "eager steps, since they take only about 0.04 s"
+    assert choice(train__epochs=6000) == "compiled steps"
 
 
-def members(group: int) -> list[str]:
-    """Return the processes of a group that have not ended."""
-    processes = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # just ended
-            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
-            if its_group == str(group) and state != "Z":
-                processes.append(path.parent.name)
-    return processes
+def test_a_library_is_made_and_used_where_paths_have_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spaced = tmp_path / "a b\u00e9"
+    (spaced / "temporary").mkdir(parents=True)
+    (spaced / "g++").symlink_to(shutil.which("g++") or "")
+    shutil.copyfile(library.LOOP, spaced / "loop.cpp")
+    monkeypatch.setattr(tempfile, "tempdir", str(spaced / "temporary"))
+    monkeypatch.setenv("CXX", str(spaced / "g++"))
+    monkeypatch.setattr(library, "LOOP", spaced / "loop.cpp")
+    monkeypatch.setattr(library, "FOLDER", spaced / "new")
+    ours, theirs = both(net=Odd(), widths=(2, 6, 1), epochs=2)
+    assert ours == pytest.approx(theirs, rel=1e-5)
+    assert len(list((spaced / "new").iterdir())) == 1
+    assert not list((spaced / "temporary").iterdir())
 
 
-@pytest.mark.slow
 def test_the_compiled_gradient_of_many_points_is_that_of_float64(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of an odd network, where all paths have spaces."""
-    spaced = tmp_path / "a b"
-    (spaced / "temporary").mkdir(parents=True)
-    (spaced / "torch").symlink_to(Path(torch.__file__).parent)
-    (spaced / "g++").symlink_to(shutil.which("g++") or "")
-    monkeypatch.setattr(tempfile, "tempdir", str(spaced / "temporary"))
-    monkeypatch.syspath_prepend(spaced)
-    monkeypatch.setenv("CXX", str(spaced / "g++"))
-    monkeypatch.setattr(library, "FOLDER", spaced / "new")
-
+    monkeypatch.setattr(library, "FOLDER", tmp_path)
     x = torch.rand(1_000_000, 2, generator=torch.Generator().manual_seed(0)) + 0.1
     y = x.square().sum(1, keepdim=True)
     torch.manual_seed(3)
     net = Odd()
-    exact, before = copy.deepcopy(net).double(), copy.deepcopy(net)
+    exact = copy.deepcopy(net).double()
     optimizer = new_optimizer("SGD", net, 1e-3, {})
     steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(Points(x, y, len(x)), None, 65_536, ONE, [0]))
-
-    steps.vectors = Vectors(net, optimizer, steps.learning)  # so that the first step is compiled, too
-    optimizer.param_groups[0]["lr"] = 1000.0  # next to which what the parameters were is rounding
-    ((loss, *_),) = steps.take((1, 0), 1)
+    [gradient], [loss] = steps.calls.gradients(Vectors(net, optimizer, steps.learning), x, y)
     expected = nn.functional.mse_loss(exact(x.double()), y.double())
     expected.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    gradient = torch.cat([value.grad.reshape(-1) for value in exact.parameters() if value.grad is not None])
-    first, ours = (
-        torch.cat([value.reshape(-1) for value in recipe.learning_parameters(module, steps.learning).values()])
-        for module in (before, net)
-    )
-    assert ((first.detach().double() - ours) / 1000 - gradient).abs().max() < 1e-6 * gradient.abs().max()
+    theirs = torch.cat([value.grad.reshape(-1) for value in exact.parameters() if value.grad is not None])
+    ours = gradient[: len(theirs)].double()
+    assert (ours - theirs).abs().max() < 1e-6 * theirs.abs().max()

@@ -1,7 +1,7 @@
-"""What compiled steps compute, and how they are checked; here, torch runs the traced loop as it is."""
+"""What compiled steps compute, and how they are checked."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ from stages.runtime.errors import UserError
 from stages.train.batches import Batches, Points
 from stages.train.compiled import CompiledSteps, library
 from stages.train.compiled import steps as compiled
-from stages.train.compiled.loop import loop_over_steps
-from stages.train.compiled.recipe import Recipe
 from stages.train.layers import examine
 from stages.train.loop import descend
 from stages.train.loss import OF_AMOUNTS, OF_CLASSES, new_loss
@@ -28,18 +26,15 @@ pytestmark = pytest.mark.slow  # it trains again and again
 
 ONE = Ranks()
 SEEDS = [5]
-Loop = Callable[[list[Tensor]], object]
+real_load = library.load
 
 
-def uncompiled(recipe: Recipe) -> Loop:
-    """Return the traced loop, which torch runs as it is."""
-    loop = loop_over_steps(recipe)
-    return lambda arguments: loop(*arguments)
-
-
-@pytest.fixture
-def not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "load", lambda recipe: library.Library(uncompiled(recipe)))
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep libraries in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "FOLDER", tmp_path_factory.mktemp("libraries"))
+        yield
 
 
 def points(n: int, n_feature: int, n_output: int) -> Points:
@@ -63,7 +58,6 @@ def both(
     net: nn.Module | None = None,
     n: int = 110,
     size: int | None = 24,
-    micro_size: int = 1000,
     name: Any = "SGD",
     learning_rate: float = 0.02,
     options: dict[str, Any] | None = None,
@@ -73,7 +67,7 @@ def both(
 ) -> tuple[list[float], list[float]]:
     """Train with compiled and with eager steps, the lesson's network or another; return the losses of the epochs."""
     loss_function = loss_function or nn.MSELoss()
-    batches = Batches(points_for(loss_function, n, widths[0], widths[2]), size, micro_size, Ranks(), SEEDS)
+    batches = Batches(points_for(loss_function, n, widths[0], widths[2]), size, 1000, Ranks(), SEEDS)
     section = network.Network.model_validate({"style": style, "hidden": widths[1]})
     net = net or network.build(section, *widths[::2], seed=1)
     twin = copy.deepcopy(net)
@@ -89,7 +83,6 @@ def both(
     return ours, theirs
 
 
-@pytest.mark.usefixtures("not_compiled")
 @pytest.mark.parametrize(
     ("name", "learning_rate", "options"),
     [
@@ -121,35 +114,34 @@ def test_every_optimizer_that_is_said_to_compile_is_tested() -> None:
     assert sorted({name for name, *_ in parameters}) == compiled.OPTIMIZERS
 
 
-@pytest.mark.usefixtures("not_compiled")
-@pytest.mark.parametrize("micro_size", [1000, 10])
 @pytest.mark.parametrize("name", [*OF_AMOUNTS, *OF_CLASSES])
-def test_the_loop_computes_every_loss(name: str, micro_size: int) -> None:
+def test_the_loop_computes_every_loss(name: str) -> None:
     loss_function = new_loss(name, several=False)
-    ours, theirs = both(
-        (2, 5, 3), loss_function=loss_function, micro_size=micro_size, style="sequential", learning_rate=0.1, epochs=5
-    )
+    ours, theirs = both((2, 5, 3), loss_function=loss_function, style="sequential", learning_rate=0.1, epochs=5)
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
-@pytest.mark.usefixtures("not_compiled")
 @pytest.mark.parametrize(
-    ("widths", "size", "micro_size"),
+    ("widths", "n", "size"),
     [
-        ((4, 1, 1), None, 30),
-        ((1, 3, 2), 110, 1000),
-        ((1, 10, 1), 24, 48),
-        ((1, 3, 2), 50, 20),
-        ((4, 1, 1), 7, 1),
-        ((1, 10, 1), 109, 1000),
+        ((4, 1, 1), 110, None),
+        ((1, 3, 2), 110, 110),
+        ((1, 10, 1), 110, 109),
+        ((1, 10, 1), 110, 24),
+        ((4, 1, 1), 110, 7),
+        ((3, 12, 5), 33, 32),
+        ((5, 13, 4), 32, 31),
+        ((17, 30, 7), 64, 33),
+        ((4, 6, 4), 20, 1),
+        ((1, 10, 1), 10_000, None),  # more than are added up at once
+        ((40, 33, 3), 20, None),
     ],
 )
-def test_the_loop_cuts_batches_of_any_size(widths: tuple[int, int, int], size: int | None, micro_size: int) -> None:
-    ours, theirs = both(widths, size=size, micro_size=micro_size, options={"momentum": 0.9}, epochs=4)
+def test_the_loop_cuts_batches_of_any_size(widths: tuple[int, int, int], n: int, size: int | None) -> None:
+    ours, theirs = both(widths, n=n, size=size, options={"momentum": 0.9}, learning_rate=0.005, epochs=4)
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
-@pytest.mark.usefixtures("not_compiled")
 def test_many_epochs_of_a_full_batch_are_taken_in_one_call() -> None:
     net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
     optimizer = new_optimizer("SGD", net, 0.1, {})
@@ -167,7 +159,6 @@ def test_many_epochs_of_a_full_batch_are_taken_in_one_call() -> None:
     assert after < losses[-1]  # the network itself has learned
 
 
-@pytest.mark.usefixtures("not_compiled")
 @pytest.mark.parametrize("changes", [{}, {"batch_size": 30, "validation_fraction": 0.2}])
 def test_the_stage_records_what_it_does_with_eager_steps(
     changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -188,7 +179,6 @@ def test_the_stage_records_what_it_does_with_eager_steps(
     assert Path("data/net_params.pkl").stat().st_size == 2461  # no parameter is a view of them all
 
 
-@pytest.mark.usefixtures("not_compiled")
 def test_an_epoch_goes_on_after_the_steps_that_were_taken() -> None:
     batches = Batches(points(110, 3, 2), 24, 48, Ranks(), SEEDS)
 
@@ -199,54 +189,67 @@ def test_an_epoch_goes_on_after_the_steps_that_were_taken() -> None:
     (whole, uninterrupted), (net, steps) = start(), start()
     expected = list(uninterrupted.take((0, 0), 1))
     taken = 0
-    for expected_call in expected:
-        call = next(steps.take((0, taken), 1))
-        assert call == expected_call
-        taken += call[2]
-    assert (taken, len(expected)) == (5, 3)  # the first alone, then two in a call
+    while taken < 5:
+        (call,) = steps.take((0, taken), 1) if taken else [next(steps.take((0, 0), 1))]
+        taken += call.steps
+    assert [call.steps for call in expected] == [1, 4]
+    assert call == expected[-1]
     for ours, theirs in zip(net.parameters(), whole.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
-class Wrong(library.Library):
-    """A loop whose steps, loss or parameters are wrong."""
-
-    def __init__(self, recipe: Recipe, wrong: str, **options: Any) -> None:
-        right = uncompiled(recipe)
-
-        def run(arguments: list[Tensor]) -> None:
-            before = arguments[2].clone()
-            right(arguments)
-            if wrong == "loss":
-                arguments[1][-1] *= 1.01
-            else:
-                arguments[2].lerp_(before if wrong == "parameters" else before * torch.nan, 0.05)
-
-        super().__init__(run, **options)
+def changed(header: str, *changes: tuple[str, str]) -> str:
+    """Return code with changes to it, each of which must be possible."""
+    for before, after in changes:
+        assert before in header
+        header = header.replace(before, after)
+    return header
 
 
-@pytest.mark.parametrize("wrong", ["parameters", "loss", "nan"])
-def test_a_wrong_compiled_step_stops_the_training(wrong: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    kept = tmp_path / "kept.so"
-    kept.touch()
-    monkeypatch.setattr(library, "load", lambda recipe: Wrong(recipe, wrong, path=kept))
+WRONG = {
+    "parameters": ("values0[r] = v", "values0[r] = 1.0001f * v"),
+    "gradient": (
+        "collect(const float* sums, float* gradient) {",
+        "collect(const float* sums, float* gradient) { gradient[0] += 0.1f;",
+    ),
+    "loss": (
+        "collect(const float* sums, float* gradient) {",
+        "collect(const float* sums, float* gradient) { gradient[PARAMETERS] += 1;",
+    ),
+    "nan": ("values0[r] = v", "values0[r] = NAN * v"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_compiled_step_stops_the_training(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[library.Library] = []
+
+    def load(header: str) -> library.Library:
+        made.append(real_load(changed(header, WRONG[wrong])))
+        return made[-1]
+
+    monkeypatch.setattr(library, "load", load)
     with pytest.raises(
         UserError, match=r"^params.yaml: train.steps: compiled steps of SGD differ from eager ones: use eager$"
     ):
         both()
-    assert not kept.exists()
+    assert len(made) == 1
+    assert made[0].path and not made[0].path.exists()
 
 
-def test_a_kept_library_that_is_wrong_is_made_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    kept = tmp_path / "kept.so"
-    kept.touch()
+def test_a_kept_library_that_is_wrong_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[library.Library] = []
 
-    def load(recipe: Recipe) -> library.Library:
-        return Wrong(recipe, "loss", path=kept, is_new=False) if kept.exists() else library.Library(uncompiled(recipe))
+    def load(header: str) -> library.Library:
+        made.append(real_load(header if made else changed(header, WRONG["loss"])))
+        made[0].is_new = False
+        return made[-1]
 
     monkeypatch.setattr(library, "load", load)
     ours, theirs = both()
     assert ours == pytest.approx(theirs, rel=1e-5)
+    assert len(made) == 2
+    assert made[0].path and not made[0].path.exists()
 
 
 class Clipped(nn.Module):
@@ -260,15 +263,11 @@ class Clipped(nn.Module):
         return self.predict(nn.functional.hardtanh(self.hidden(x), 0.0, self.limit))
 
 
-def clipped(monkeypatch: pytest.MonkeyPatch, limit: float, library_limit: float) -> CompiledSteps:
-    """Return steps of a network with one limit, by a library that was made of another."""
-
-    def load(recipe: Recipe) -> library.Library:
-        return library.Library(uncompiled(recipe._replace(net=Clipped(library_limit))))
-
-    monkeypatch.setattr(library, "load", load)
+def clipped(monkeypatch: pytest.MonkeyPatch) -> CompiledSteps:
+    """Return steps of a network whose activation has the limit 3.5, by a library that was made for the limit 6."""
+    monkeypatch.setattr(library, "load", lambda header: real_load(changed(header, ("3.5f", "6.0f"))))
     torch.manual_seed(1)
-    net = Clipped(limit)
+    net = Clipped(3.5)
     x = torch.linspace(0, 3, 50)[:, None]
     return CompiledSteps(
         net,
@@ -280,7 +279,7 @@ def clipped(monkeypatch: pytest.MonkeyPatch, limit: float, library_limit: float)
 
 def test_code_that_differs_only_where_training_gets_later_is_noticed_before(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="compiled steps of Adam differ"):
-        clipped(monkeypatch, 3.5, 6.0)
+        clipped(monkeypatch)
 
 
 @pytest.mark.parametrize("noticed", ["at the end", "on the way"])
@@ -292,7 +291,7 @@ def test_code_that_differs_only_where_training_gets_is_noticed_there(
     checkpoint.parent.mkdir()
     checkpoint.touch()
     monkeypatch.setattr(compiled, "WIDE", 1.0)
-    steps = clipped(monkeypatch, 3.5, 6.0)
+    steps = clipped(monkeypatch)
     with torch.no_grad():
         steps.net.get_parameter("hidden.bias").add_(5)
     list(steps.take((0, 0), 1))
@@ -302,21 +301,8 @@ def test_code_that_differs_only_where_training_gets_is_noticed_there(
     assert not checkpoint.exists()
 
 
-def rounded(recipe: Recipe) -> Loop:
-    """Return the loop with other rounding errors than torch has, as those of compiled code are."""
-    exact, generator = uncompiled(recipe), torch.Generator().manual_seed(0)
-
-    def run(arguments: list[Tensor]) -> None:
-        exact(arguments)
-        for values in arguments[1:3]:  # gradient and parameters
-            values += 1e-7 * torch.randn(values.shape, generator=generator)
-
-    return run
-
-
 @pytest.mark.parametrize("name", ["SGD", "Adam", "Rprop", "Adadelta"])
-def test_where_a_training_has_converged_rounding_is_no_difference(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "load", lambda recipe: library.Library(rounded(recipe)))
+def test_where_a_training_has_converged_rounding_is_no_difference(name: Any) -> None:
     net = nn.Sequential(nn.Linear(1, 3), nn.ReLU(), nn.Linear(3, 1))
     for parameter in net.parameters():
         nn.init.uniform_(parameter, 0.1, 0.5, generator=torch.Generator().manual_seed(0))
@@ -347,10 +333,9 @@ class Odd(nn.Module):
         return self.predict(x)[:, 0]
 
 
-@pytest.mark.usefixtures("not_compiled")
 def test_layers_that_are_frozen_unused_or_in_three_dimensions_and_buffers_are_no_obstacle() -> None:
     torch.manual_seed(3)
-    ours, theirs = both((2, 6, 1), net=Odd(), n=55, micro_size=20, name="AdamW", options={"weight_decay": 0.1})
+    ours, theirs = both((2, 6, 1), net=Odd(), n=55, name="AdamW", options={"weight_decay": 0.1})
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
@@ -381,7 +366,14 @@ def test_what_cannot_be_compiled_is_one_line_that_says_what_to_do(monkeypatch: p
     )
 
 
-@pytest.mark.usefixtures("not_compiled")
+def test_a_schedule_that_has_changed_more_than_the_learning_rate_is_refused_before_training() -> None:
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
+    optimizer = new_optimizer("AdamW", net, 0.1, {})
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=9)
+    with pytest.raises(UserError, match="keeps the optimizer's betas constant: set cycle_momentum to false in"):
+        CompiledSteps(net, optimizer, nn.MSELoss(), Batches(points(50, 1, 1), None, 1000, ONE, SEEDS))
+
+
 def test_a_schedule_that_changes_more_than_the_learning_rate_is_refused() -> None:
     net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
     optimizer = new_optimizer("SGD", net, 0.1, {"momentum": 0.9})
