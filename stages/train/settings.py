@@ -29,7 +29,7 @@ class Train(Section):
     optimizer_options: OptimizerOptions
     schedule: ScheduleName | None = None
     schedule_options: Options = Options()
-    steps: Literal["eager", "compiled"] = "eager"
+    steps: Literal["eager", "compiled", "auto"] = "eager"
     loss: LossName
     validation_fraction: Annotated[float, Field(ge=0, lt=1), Exact] = 0
     patience: Epochs | None = None

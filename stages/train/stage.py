@@ -111,7 +111,7 @@ def run(params: Params) -> str:
         layers.ensure_whole_batches(demands, batches)
         x = in_units_of_network(shown.x, model).to(device)
         record = Record(x, points.y.shape[1], settings.epochs, settings.snapshot_every, settings.networks)
-        lowest = train(net.to(device), batches, validation, settings, record, new_checkpoint(params, ranks), demands)
+        trained = train(net.to(device), batches, validation, settings, record, new_checkpoint(params, ranks), demands)
     if ranks.rank > 0:
         return ""
 
@@ -123,7 +123,7 @@ def run(params: Params) -> str:
     history.write_snapshots("data/history.npz", snapshots._replace(half_widths=half_widths))
     outcome = summary(
         curves,
-        lowest,
+        trained.lowest,
         snapshots.losses[-1],
         settings.loss,
         points,
@@ -132,7 +132,8 @@ def run(params: Params) -> str:
         standardize=params.network.standardize,
     )
     chosen = f"{settings.loss}: " if params.train.loss == "auto" else ""
-    return f"{chosen}{outcome} -> data/net.pkl, data/net_params.pkl"
+    steps = f"; {trained.choice}" if trained.choice else ""
+    return f"{chosen}{outcome}{steps} -> data/net.pkl, data/net_params.pkl"
 
 
 def new_checkpoint(params: Params, ranks: Ranks) -> Checkpoint:

@@ -1,13 +1,14 @@
 """Train a network: its epochs, and what happens between them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stages.train.batches import Batches, keep_freed_memory
 from stages.train.checkpoint import Checkpoint
+from stages.train.choice import choose_steps
 from stages.train.layers import Demands
 from stages.train.loop import Everywhere
 from stages.train.loss import new_loss
@@ -22,6 +23,13 @@ from stages.train.validation import Validation, mean_loss
 NO_DEMANDS = Demands()
 
 
+class Trained(NamedTuple):
+    """What is known of a training besides its record."""
+
+    lowest: list[float]  # each network's lowest validation loss, if points were held back
+    choice: str  # which steps were taken and why, if that was left open
+
+
 def train(
     net: nn.Module,
     batches: Batches,
@@ -30,27 +38,27 @@ def train(
     record: Record,
     checkpoint: Checkpoint,
     demands: Demands = NO_DEMANDS,
-) -> list[float]:
+) -> Trained:
     """Train the network in place, and record how it learns.
 
-    If points are held back, each network ends with the weights that had the lowest loss there; return these losses.
+    If points are held back, each network ends with the weights that had the lowest loss there.
     Raises UserError if the optimizer, the schedule or the steps cannot train as set, a loss is not finite, or the user
     asks to stop.
     """
+
+    def compiled() -> Steps:
+        from stages.train.compiled import CompiledSteps  # imported late: eager steps do not need it
+
+        return CompiledSteps(net, training.optimizer, loss_function, batches, demands, cores)
+
     keep_freed_memory()
     loss_function = new_loss(settings.loss, several=settings.networks > 1)
     everywhere = on_all_ranks(net, loss_function, batches.ranks)
     training = prepare(net, batches, held_back, settings, loss_function, record)
-
-    def new_steps() -> Steps:
-        if settings.steps == "eager":
-            return EagerSteps(training.optimizer, batches, everywhere, seeded=demands.seeds)
-        from stages.train.compiled import CompiledSteps  # imported late: eager steps do not need it
-
-        return CompiledSteps(net, training.optimizer, loss_function, batches, demands)
-
-    with enough_cores(net, batches):
-        steps = new_steps()
+    parameters = sum(map(Tensor.numel, net.parameters()))
+    with enough_cores(net, batches) as cores:
+        eager = EagerSteps(training.optimizer, batches, everywhere, seeded=demands.seeds)
+        steps, choice = choose_steps(settings, batches, parameters, eager, compiled)
         checkpoint.fingerprint |= steps.fingerprint
         checkpoint.restore(training.parts())
         with progress(record, checkpoint, training.parts()) as after_step:
@@ -66,7 +74,7 @@ def train(
         if training.validation:
             training.validation.restore_best()
         record.end(net, everywhere(mean_loss, batches.share_of_all))  # the network as it is saved
-    return training.validation.lowest if training.validation else []
+    return Trained(training.validation.lowest if training.validation else [], choice)
 
 
 @dataclass

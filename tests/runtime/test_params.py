@@ -90,7 +90,7 @@ def load_named(path: Path) -> dict[str, Any]:
             "kernels: compiled",
             "kernels: must be 'portable' or 'native' (for compiled steps, set train.steps to compiled), got 'compiled'",
         ),
-        ("  seed: 11", "  seed: 11\n  steps: fast", "train.steps: must be 'eager' or 'compiled', got 'fast'"),
+        ("  seed: 11", "  seed: 11\n  steps: fast", "train.steps: must be 'eager', 'compiled' or 'auto', got 'fast'"),
         ("kernels: portable", "kernel: portable", "kernels: is missing"),
         ("  optimizer_options: {}", "  optimizer_options: 3", "train.optimizer_options: must be a mapping, got 3"),
         ("network: ", "networks: ", "network: is missing"),
