@@ -4,7 +4,8 @@ import argparse
 import sys
 import time
 
-from benchmarks import differences, growth, networks, pipeline, plots, ranks, report, training
+from benchmarks import growth, pipeline, plots, ranks, report, shapes, training
+from benchmarks.idle import require_idle
 from benchmarks.process import PROJECT
 
 
@@ -12,10 +13,14 @@ def main() -> None:
     """Run all sections; print them, and write them unless in a hurry."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure this project beside its peers.")
     parser.add_argument("--quick", action="store_true", help="fewer sizes and peers, no repeats, nothing written")
-    quick = parser.parse_args().quick
+    parser.add_argument("--busy", action="store_true", help="run although other processes are busy")
+    arguments = parser.parse_args()
+    quick = arguments.quick
+    if not arguments.busy:
+        require_idle()
 
     origin, start = report.origin(), time.monotonic()  # at the start: the working tree may change meanwhile
-    long = [] if quick else [networks.run(), growth.run(), ranks.run(), differences.run()]
+    long = [] if quick else [shapes.run(), growth.run(), ranks.run()]
     sections = [training.run(quick), *long, plots.run(quick), pipeline.run(quick)]
     command = "make bench QUICK=1" if quick else "make bench"
     text = report.render(sections, command, origin, time.monotonic() - start)

@@ -53,7 +53,7 @@ def run() -> Section:
             for name in OURS
             for size in sizes
         }
-        results = interleaved("growth", 3, calls)
+        results = interleaved("growth", 2, calls)
 
     rows, headlines = [], []
     for name in OURS:

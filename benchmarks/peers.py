@@ -26,7 +26,7 @@ class Work(NamedTuple):
     """What every peer trains, and how; by default as in the lesson."""
 
     widths: tuple[int, int, int] = (1, 10, 1)  # n_feature, n_hidden, n_output, with a ReLU between
-    optimizer: str = "SGD"  # plain, or "AdamW" with the options that torch gives it
+    optimizer: str = "SGD"  # plain, or "Adam" or "AdamW" with the options that torch gives it
     learning_rate: float = 0.2
     batch_size: int | None = None  # None: all points
     networks: int = 1  # side by side, each with its own order of batches; only this project and jax_epoch train several
@@ -80,7 +80,7 @@ def torch_net(work: Work) -> Any:
 
 
 def native(x: ndarray, y: ndarray, work: Work) -> Peer:
-    """Train by this project with `kernels: native` and eager steps."""
+    """Train by this project with `kernels: native` and `train.steps: eager`."""
     return _ours(x, y, work, "eager")
 
 
@@ -321,7 +321,7 @@ def _jax(work: Work) -> tuple[Any, Callable[..., Any]]:
     import optax
 
     adamw = partial(optax.adamw, weight_decay=0.01)  # torch's default; optax has another
-    optimizer = {"SGD": optax.sgd, "AdamW": adamw}[work.optimizer](work.learning_rate)
+    optimizer = {"SGD": optax.sgd, "Adam": optax.adam, "AdamW": adamw}[work.optimizer](work.learning_rate)
     first = [jnp.array(values) for values in first_parameters(*work.widths)]
 
     def loss_of(parameters: list[jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:

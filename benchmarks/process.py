@@ -16,7 +16,7 @@ BIN = Path(sys.executable).parent
 # What would choose other kernels, or fewer threads, than torch and its peers take by themselves.
 CHOICES = {"ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_CORETYPE"}
 NATIVE = {name: value for name, value in os.environ.items() if name not in CHOICES}
-NATIVE |= {"XDG_CACHE_HOME": str(BIN.parent / "cache")}  # where `kernels: compiled` keeps what it has compiled
+NATIVE |= {"XDG_CACHE_HOME": str(BIN.parent / "cache")}  # where compiled libraries are kept
 NATIVE |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
 
 

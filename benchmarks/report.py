@@ -12,6 +12,7 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks import process
+from benchmarks.idle import LOG
 from benchmarks.process import NATIVE, PROJECT
 
 PACKAGES = ["torch", "numpy", "dvc", "matplotlib", "pillow"]
@@ -33,7 +34,7 @@ def interleaved(what: str, repeats: int, measurements: Mapping[str, Callable[[],
     for repeat in range(repeats):
         for name, measure in measurements.items():
             sys.stderr.write(f"{what}: {name}, {repeat + 1} of {repeats}\n")
-            results[name].append(measure())
+            results[name].append(LOG.measured(measure))
     return {name: {key: median(one[key] for one in some) for key in some[0]} for name, some in results.items()}
 
 
@@ -95,6 +96,8 @@ def render(sections: list[Section], command: str, origin: str, seconds: float) -
 All of this is from one run of `{command}` {origin}. It took {seconds / 60:.1f} minutes, on one machine:
 
 {machine()}
+
+{LOG}
 
 ## Summary
 
