@@ -1,18 +1,23 @@
 """Run modules as `python -m` and code as `python -c`, in forks of a process that has already loaded the libraries.
 
 To load torch takes 1.5 seconds, more than most stages then need, and to load DVC half of one. A fork has them at once;
-its arguments, environment, folder, output, signals and exit status are its own.
+its arguments, environment, folder, output, signals and exit status are its own. The stages that DVC runs are forked,
+too, where $SHELL, by which DVC runs them, is tests/shell.py.
 """
 
+import atexit
 import multiprocessing
 import os
 import re
 import runpy
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+from functools import cache
+from multiprocessing.connection import wait
 from pathlib import Path
 
 AVAILABLE = sys.platform == "linux"  # Windows has no forks, and those of macOS are unsafe once a library has loaded
@@ -121,10 +126,54 @@ def start_server() -> None:
         os.environ.update(ours)
 
 
+@cache
+def shell() -> dict[str, str]:
+    """Return the environment in which DVC runs the stages in forks; {} where there are none.
+
+    What forks them is a child of the process that has loaded the libraries, and ends with this one.
+    """
+    if not AVAILABLE:
+        return {}
+    start_server()
+    address = f"stages of {os.getpid()}"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"\0{address}")  # in no folder
+        listener.listen()
+        server = multiprocessing.get_context("forkserver").Process(target=_serve, args=(listener,))
+        server.start()
+    atexit.register(server.terminate)
+    return {"SHELL": str(Path(__file__).with_name("shell.py")), "STAGES_IN_FORKS": address}
+
+
+def _serve(listener: socket.socket) -> None:
+    """Run a stage in a fork for each shell that asks, and answer with its exit status."""
+    context = multiprocessing.get_context("fork")
+    parent = multiprocessing.parent_process()
+    assert parent
+    running = {}
+    while parent.sentinel not in (ready := wait([parent.sentinel, listener, *running])):
+        if listener in ready:
+            connection, _ = listener.accept()
+            pid, *arguments = connection.recv(1 << 16).decode().split("\0")
+            asking = Path("/proc", pid)
+            lines = (asking / "environ").read_text(encoding="utf-8", errors="surrogateescape").split("\0")
+            environment = dict(line.split("=", 1) for line in lines if line)
+            folder = str((asking / "cwd").readlink())
+            process = context.Process(target=_run, args=(environment, f"{asking}/fd/1", folder, "stages", *arguments))
+            process.start()
+            running[process.sentinel] = process, connection
+        for sentinel in running.keys() & set(ready):
+            process, connection = running.pop(sentinel)
+            process.join()
+            with connection:
+                connection.sendall(str(process.exitcode).encode())
+
+
 def _run(environment: dict[str, str], output: str, folder: str, module: str, *arguments: str) -> None:
-    with Path(output).open("wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    file = os.open(output, os.O_WRONLY | os.O_APPEND)  # others may write there, too
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
