@@ -122,9 +122,10 @@ def load(path: str) -> Tabular:
     """
     with files.reading(path, WHAT), Path(path).open("rb") as file:
         blueprint = _blueprint(path, parts(file))
-        with torch.device("meta"):  # takes no memory
-            if sum(values.nbytes for values in blueprint.build().parameters()) > Path(path).stat().st_size:
-                raise ValueError
+        with torch.device("meta"):  # takes no memory; a stack there would load torch's compiler, which takes a second
+            size = sum(values.nbytes for values in blueprint.of_one().build().parameters())
+        if blueprint.networks * size > Path(path).stat().st_size:
+            raise ValueError
     own, *others = blueprint.in_all_styles().values()
     net = _restored(path, [(own.state_dict(), own), (own, own), *((net, net) for net in others)], ANY)
     return (net if isinstance(net, Tabular) else Tabular(net, unnamed(*blueprint[1:3]))).eval()
