@@ -2,7 +2,6 @@
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
@@ -29,6 +28,7 @@ from stages.train import stage as train
 from stages.train.held_out import measure_held_out
 from stages.train.settings import Train
 from tests.conftest import ENVIRONMENT, PROJECT
+from tests.forks import start
 
 SECTION = Network.model_validate({"style": "module", "hidden": 6})
 NAMES = Columns(features=[Number(name="area"), Number(name="age")], targets=[Number(name="price"), Number(name="rent")])
@@ -327,9 +327,8 @@ def test_the_memory_of_several_networks_beyond_the_points_does_not_grow_with_the
             evaluate.run(evaluate.Params(kernels="portable", network=Network(style="module", hidden=6)))
             print(most() - before - {8 * test_points})
         """
-        environment = ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}
-        done = subprocess.run([sys.executable, "-c", dedent(lines)], env=environment, check=True, stdout=-1, text=True)
-        beyond.append(int(done.stdout))
+        process = start(Path.cwd(), ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}, "python", "-c", dedent(lines))
+        beyond.append(int(process.communicate(timeout=300)[0]))
     assert beyond[1] - beyond[0] < 20 << 20  # bytes
 
 
