@@ -48,14 +48,17 @@ class World:
         }
 
     def run(self, command: str, where: Path) -> str:
-        environment = ENVIRONMENT | {"HOME": str(self.home)}
+        return self.start(where, "bash", "-c", command)
+
+    def start(self, where: Path, *command: str) -> str:
+        environment = ENVIRONMENT | forks.shell() | {"HOME": str(self.home)}
         environment.pop("SSH_AUTH_SOCK", None)  # it would offer the keys of the person who runs the tests
-        process = forks.start(where, environment, "bash", "-c", command)
+        process = forks.start(where, environment, *command)
         try:
             output = process.communicate(timeout=120)[0]
         finally:
             process.kill()
-        assert process.returncode == 0, f"{command}\n{output}"
+        assert process.returncode == 0, f"{' '.join(command)}\n{output}"
         return output
 
     def follow(self, section: str, where: Path, start: str = "", count: int | None = None) -> tuple[Path, str]:
@@ -106,8 +109,8 @@ def test_three_people_share_data_models_and_experiments(trained: Copy, tmp_path:
     world.follow("Give a model away", carol, "dvc get", 1)
     assert (carol / "net_params.pkl").read_bytes() == model
     (python,) = blocks(PAGE, "python")
-    (carol / "load.py").write_text(f"{python.text}\nprint(list(state))\n".replace(ADDRESS, str(world.server)))
-    assert "'hidden.weight'" in world.run("python load.py", carol)
+    code = f"{python.text}\nprint(list(state))\n".replace(ADDRESS, str(world.server))
+    assert "'hidden.weight'" in world.start(carol, "python", "-c", code)
     own = carol / "own"
     world.run(f"git init --quiet {own} && cd {own} && dvc init --quiet", carol)
     world.follow("Give a model away", own, "dvc import")
