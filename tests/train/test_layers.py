@@ -60,9 +60,9 @@ def test_a_fork_with_dropout_and_frozen_weights_trains_on_two_ranks(copy: Copy) 
 
 
 def test_what_batch_norm_keeps_is_that_of_whole_batches_in_threads_too(copy: Copy) -> None:
-    fork(copy, LAYERS["norm"], kernels="native", generate__points=50_000)  # more than one micro-batch for other layers
-    copy.set(train__epochs=2)
+    fork(copy, LAYERS["norm"], generate__points=50_000)  # more than one micro-batch for other layers
     copy.stage("generate")
+    copy.set(kernels="native", train__epochs=2)
     copy.stage("train", OMP_NUM_THREADS="2")
     native = torch.load(copy.path / "data/net_params.pkl", weights_only=True)
     copy.set(kernels="portable")

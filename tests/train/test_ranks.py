@@ -208,7 +208,7 @@ runpy.run_module("stages", run_name="__main__")
 
 def test_ranks_that_wait_in_vain_end_with_a_line(long: Copy, tmp_path: Path) -> None:
     """All at once: one of three does not start, there is no such address, a rank stops while it trains."""
-    long.set_constant("stages/train/ranks.py", "TIMEOUT", "timedelta(seconds=20)")
+    long.set_constant("stages/train/ranks.py", "TIMEOUT", "timedelta(seconds=10)")
     copies = [long, *(long.twin(tmp_path / f"twin {number}") for number in range(3))]
     nowhere = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "nowhere.invalid", "MASTER_PORT": "29500"}
     with (
