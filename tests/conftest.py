@@ -179,6 +179,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Copy:
             copy = Copy(tmp_path_factory.mktemp("first"))
             copy.run("dvc", "repro", SHELL="/bin/sh")  # the stages in processes, as users run them
             copy.commit("trained")
+            copy.run("git", "gc", "--quiet")  # into a few files, which are copied again and again
             copy.path.rename(of_all / "trained")
     shared = object.__new__(Copy)
     shared.path = of_all / "trained"

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -150,23 +151,27 @@ def _serve(listener: socket.socket) -> None:
     context = multiprocessing.get_context("fork")
     parent = multiprocessing.parent_process()
     assert parent
-    running = {}
+    running: dict[int, tuple[multiprocessing.context.ForkProcess, socket.socket]] = {}
     while parent.sentinel not in (ready := wait([parent.sentinel, listener, *running])):
         if listener in ready:
             connection, _ = listener.accept()
             pid, *arguments = connection.recv(1 << 16).decode().split("\0")
-            asking = Path("/proc", pid)
-            lines = (asking / "environ").read_text(encoding="utf-8", errors="surrogateescape").split("\0")
-            environment = dict(line.split("=", 1) for line in lines if line)
-            folder = str((asking / "cwd").readlink())
-            process = context.Process(target=_run, args=(environment, f"{asking}/fd/1", folder, "stages", *arguments))
+            process = context.Process(target=_run_for, args=(pid, "stages", *arguments))
             process.start()
             running[process.sentinel] = process, connection
         for sentinel in running.keys() & set(ready):
             process, connection = running.pop(sentinel)
             process.join()
-            with connection:
+            with connection, suppress(BrokenPipeError):  # the shell was killed
                 connection.sendall(str(process.exitcode).encode())
+
+
+def _run_for(pid: str, module: str, *arguments: str) -> None:
+    """Run a module as the process that asks would: in its folder, with its environment and output."""
+    asking = Path("/proc", pid)
+    lines = (asking / "environ").read_bytes().split(b"\0")
+    environment = dict(os.fsdecode(line).split("=", 1) for line in lines if line)
+    _run(environment, f"{asking}/fd/1", str((asking / "cwd").readlink()), module, *arguments)
 
 
 def _run(environment: dict[str, str], output: str, folder: str, module: str, *arguments: str) -> None:

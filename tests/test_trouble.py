@@ -49,7 +49,9 @@ def commands_of(section: str) -> list[Command]:
 def test_after_a_failed_stage_the_last_commit_comes_back(done: Copy) -> None:
     done.set(train__learning_rate=1e9)
     output = done.run("dvc", "repro", status=255)
-    assert "\nthe loss is inf at epoch 2: lower train.learning_rate\nERROR: failed to reproduce 'train': " in output
+    said = "the loss is inf at epoch 2: lower train.learning_rate"
+    ended = "ERROR: failed to reproduce 'train': failed to run: python -m stages train, exited with 2"
+    assert f"\n{said}\n{ended}\n" in output
     assert quoted_on_the_page("A stage failed", output)
     assert "Running stage" not in follow("A stage failed", done)[-1]
     assert done.run("git", "status", "--porcelain") == ""
