@@ -39,6 +39,7 @@ COMMANDS = {  # and the modules that they run; CODE is none, but the code that f
     "python -m stages.predict": "stages.predict",
     "python -m tools.report": "tools.report",
     "python -m tools.compare": "tools.compare",
+    "python -m tools.params_schema": "tools.params_schema",
     "torchrun": "torch.distributed.run",
 }
 QUOTED = re.compile(r"""'[^']*'|"[^"$`\\!]*\"""")  # what a shell takes as it is
