@@ -18,8 +18,8 @@ from stages.columns import Category, Columns, Feature, Number
 from stages.models import Blueprint
 from stages.runtime.run import PORTABLE
 from stages.tabular import Tabular
-from tests import forks
 from tests.conftest import ENVIRONMENT, PROJECT, Copy
+from tests.forks import start
 from tests.markdown import blocks
 
 PAGE = PROJECT / "docs/fork.md"
@@ -95,7 +95,7 @@ def test_the_stage_of_the_page_runs_and_passes_the_structural_tests_before_git_k
 
 def run_plain(lines: str, folder: Path) -> None:
     """Run lines of plain torch in a folder where the project is not."""
-    process = forks.start(folder, ENVIRONMENT, "python", "-c", f"import torch\n{lines}")
+    process = start(folder, ENVIRONMENT, "python", "-c", f"import torch\n{lines}")
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
 
