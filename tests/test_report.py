@@ -110,29 +110,32 @@ def test_a_name_that_could_begin_a_commit_is_an_experiment_or_one_line(done: Cop
 
 
 @pytest.fixture(scope="module")
-def compared(trained: Copy, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of a shorter training, tested at three points, beside the lesson."""
+def compared(trained: Copy, tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A copy whose report.html shows a shorter training, tested at three points, beside the lesson, for reading."""
     copy = trained.twin(tmp_path_factory.mktemp("compared"))
     copy.set(train__epochs=20, generate__test_points=3)
     copy.rerun("generate", "train", "plot", "evaluate")
     copy.run("python", "-m", "tools.report", "HEAD")
-    return copy.read("report.html").decode()
+    return copy
 
 
-def test_what_differs_is_subtracted_only_between_metrics_of_the_same_targets(compared: str) -> None:
-    assert '<th scope="col">change</th>' in compared
-    assert "differs.</p>" not in compared and "not subtracted" not in compared
-    assert "noise floor" in compared
+def test_what_differs_is_subtracted_only_between_metrics_of_the_same_targets(compared: Copy) -> None:
+    page = compared.read("report.html").decode()
+    assert '<th scope="col">change</th>' in page
+    assert "differs.</p>" not in page and "not subtracted" not in page
+    assert "noise floor" in page
 
 
-def test_warnings_stand_before_the_metrics_and_not_among_them(compared: str) -> None:
+def test_warnings_stand_before_the_metrics_and_not_among_them(compared: Copy) -> None:
+    page = compared.read("report.html").decode()
     line = '<p class="note"><span class="revision" data-order="1">workspace</span>: only 3 test rows: '
-    assert compared.count(line) == compared.count("only 3 test rows") == 1
-    assert compared.index(line) < compared.index("test_<wbr>rmse")
+    assert page.count(line) == page.count("only 3 test rows") == 1
+    assert page.index(line) < page.index("test_<wbr>rmse")
 
 
-def test_stages_stand_after_those_that_they_need(compared: str) -> None:
-    stages = re.findall(r"<li><strong>(\w+)</strong>(?: <span class=\"desc\">(.*?)</span>)?", compared)
+def test_stages_stand_after_those_that_they_need(compared: Copy) -> None:
+    page = compared.read("report.html").decode()
+    stages = re.findall(r"<li><strong>(\w+)</strong>(?: <span class=\"desc\">(.*?)</span>)?", page)
     assert stages[:2] == [("generate", ""), ("train", "after generate")]
     assert set(stages[2:]) == {("plot", "after train"), ("evaluate", "after generate and train")}
 
