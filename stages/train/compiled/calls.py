@@ -27,7 +27,7 @@ class Calls:
 
     def __init__(self, functions: ctypes.CDLL, cores: int) -> None:
         self.functions, self.cores, self.pool = functions, cores, ThreadPoolExecutor(cores)
-        self.work = torch.empty(cores, functions.floats_of_work())
+        self.work = torch.zeros(cores, functions.floats_of_work())  # zeros beside rows stay zeros
         self.barrier = torch.zeros(2, dtype=torch.int32)
 
     def gradients(self, vectors: Vectors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

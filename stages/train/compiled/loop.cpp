@@ -10,6 +10,9 @@
 #include <cmath>
 #include <cstdint>
 #include <sched.h>
+#ifdef __SSE__
+#include <xmmintrin.h>
+#endif
 
 constexpr int LANES = 32;
 #if defined(__AVX512F__)
@@ -130,20 +133,41 @@ static void add_outer_products(float* __restrict sums, const float* __restrict a
         outer_rows<REST, COLUMNS>(sums + (ROWS - REST) * STRIDE, a + (ROWS - REST) * LANES, b);
 }
 
-// rows, [LANES][padded(COLUMNS)], with zeros at the end of each = values, [COLUMNS][LANES].
-template <int COLUMNS>
-static void transpose(float* __restrict rows, const float* __restrict values) {
-    for (int r = 0; r < LANES; ++r) {
-        for (int k = 0; k < COLUMNS; ++k) rows[r * padded(COLUMNS) + k] = values[k * LANES + r];
-        for (int k = COLUMNS; k < padded(COLUMNS); ++k) rows[r * padded(COLUMNS) + k] = 0;
-    }
+// out[k * TO + r] = in[r * FROM + k], for r < ROWS and k < COLUMNS.
+template <int ROWS, int COLUMNS, int FROM, int TO>
+static void transpose(float* __restrict out, const float* __restrict in) {
+#ifdef __SSE__
+    constexpr int EVEN = COLUMNS / 4 * 4;  // of the columns, and of the rows
+    constexpr int FULL = ROWS / 4 * 4;
+    for (int r = 0; r < FULL; r += 4)
+        for (int k = 0; k < EVEN; k += 4) {
+            __m128 lines[4];
+            for (int i = 0; i < 4; ++i) lines[i] = _mm_loadu_ps(in + (r + i) * FROM + k);
+            _MM_TRANSPOSE4_PS(lines[0], lines[1], lines[2], lines[3]);
+            for (int i = 0; i < 4; ++i) _mm_storeu_ps(out + (k + i) * TO + r, lines[i]);
+        }
+#else
+    constexpr int EVEN = 0, FULL = 0;
+#endif
+    for (int r = 0; r < ROWS; ++r)
+        for (int k = r < FULL ? EVEN : 0; k < COLUMNS; ++k) out[k * TO + r] = in[r * FROM + k];
 }
 
-// values, [COLUMNS][LANES] = the points with these numbers, of all points, (n, COLUMNS).
+// rows, [LANES][padded(COLUMNS)] = values, [COLUMNS][LANES], and the other way round.
 template <int COLUMNS>
-static void gather(float* __restrict values, const float* __restrict points, const int64_t* rows) {
+static inline void values_to_rows(float* rows, const float* values) {
+    transpose<COLUMNS, LANES, LANES, padded(COLUMNS)>(rows, values);
+}
+template <int COLUMNS>
+static inline void rows_to_values(float* values, const float* rows) {
+    transpose<LANES, COLUMNS, padded(COLUMNS), LANES>(values, rows);
+}
+
+// block[r * ROW + k * COLUMN] = value k of the point with the number of lane r, of all points, (n, COLUMNS).
+template <int COLUMNS, int ROW, int COLUMN>
+static void gather(float* __restrict block, const float* __restrict points, const int64_t* numbers) {
     for (int r = 0; r < LANES; ++r)
-        for (int k = 0; k < COLUMNS; ++k) values[k * LANES + r] = points[rows[r] * COLUMNS + k];
+        for (int k = 0; k < COLUMNS; ++k) block[r * ROW + k * COLUMN] = points[numbers[r] * COLUMNS + k];
 }
 
 // total, [SIZE] += the sums over the lanes of sums, [SIZE][LANES].

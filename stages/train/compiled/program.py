@@ -14,7 +14,7 @@ from stages.train.compiled.indexing import indices, loops, position
 from stages.train.compiled.source import LANES, Source, lanes, outer_product
 from stages.train.loss import loss_of_rows
 
-NARROW = 4  # rows or columns, from which on an outer product is computed as a matrix product
+NARROW = 4  # columns, from which on points are kept as rows, too, and an outer product is a matrix product
 BRANCHING = ("ASGD", "RAdam", "Rprop")  # these branch in Python on a number that changes, except under torch.compile
 
 
@@ -65,14 +65,18 @@ def _add_gradients(recipe: Recipe) -> tuple[Source, Source]:
     loss, gradients, recorded = _recorded_gradients(recipe)
     count_uses([*gradients, loss])
     source, sums = Source(), Source()
-    source.block += [
-        "int64_t rows[LANES]; alignas(64) float weights[LANES];",
-        "points.locate(block, rows, weights);",
-        f"float* __restrict const x = {source.memory(recipe.n_feature * LANES)};",
-        f"float* __restrict const y = {source.memory(recipe.n_output * LANES)};",
-        f"gather<{recipe.n_feature}>(x, points.x, rows);",
-        f"gather<{recipe.n_output}>(y, points.y, rows);",
-    ]
+    source.block += ["int64_t numbers[LANES]; float weights[LANES];", "points.locate(block, numbers, weights);"]
+    for name, columns in (("x", recipe.n_feature), ("y", recipe.n_output)):
+        source.block.append(f"float* __restrict const {name} = {source.memory(columns * LANES)};")
+        if columns < NARROW:
+            source.block.append(f"gather<{columns}, 1, LANES>({name}, points.{name}, numbers);")
+            continue
+        rows = source.transposed[name] = f"{name}_rows"
+        source.block += [
+            f"float* __restrict const {rows} = {source.memory((columns + LANES) * LANES)};",
+            f"gather<{columns}, padded({columns}), 1>({rows}, points.{name}, numbers);",
+            f"rows_to_values<{columns}>({name}, {rows});",
+        ]
     for node in recorded:  # one after the other, since Python does not recurse deeply enough for many layers
         if node.uses > 1 and node.varies and node.dtype == torch.float32:
             source.vector(node)

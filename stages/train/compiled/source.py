@@ -68,7 +68,7 @@ class Source:
         if vector not in self.transposed:
             name = self.transposed[vector] = self._name()
             self.block.append(f"float* __restrict const {name} = {self.memory((node.size + FEW) * LANES)};")
-            self.block.append(f"transpose<{node.size}>({name}, {vector});")
+            self.block.append(f"values_to_rows<{node.size}>({name}, {vector});")
         return self.transposed[vector]
 
     def value(self, node: Any, index: Index, lines: list[str], taken: float) -> str:
