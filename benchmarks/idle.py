@@ -1,4 +1,4 @@
-"""Whether the machine does nothing but what is measured."""
+"""Measure how busy other processes are, and repeat the measurements that they disturb."""
 
 import resource
 import sys
@@ -9,29 +9,29 @@ from typing import Any, NamedTuple
 import psutil
 
 BUSY = 0.03  # share of the cores that other processes, or other virtual machines, may take
-TRIES = 4  # of a measurement beside which other processes were busy
+TRIES = 4  # of a measurement, if other processes are busy beside each
 
 
 class Moment(NamedTuple):
-    """What the cores have done until now, in seconds."""
+    """Seconds of the cores until now."""
 
     passed: float  # times the number of cores
     worked: float
-    for_us: float  # this process, and those that it has waited for
+    ours: float  # this process, and those that it has waited for
 
     @classmethod
     def now(cls) -> "Moment":
-        """Return the present one."""
+        """Return those until this moment."""
         times = psutil.cpu_times()
         usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         worked = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
-        for_us = sum(usage.ru_utime + usage.ru_stime for usage in usages)
-        return cls(time.monotonic() * (psutil.cpu_count() or 1), worked, for_us)
+        ours = sum(usage.ru_utime + usage.ru_stime for usage in usages)
+        return cls(time.monotonic() * (psutil.cpu_count() or 1), worked, ours)
 
     def share_of_others(self) -> float:
         """Return the share of the cores that others have taken since then."""
         now = Moment.now()
-        others = (now.worked - self.worked) - (now.for_us - self.for_us)
+        others = (now.worked - self.worked) - (now.ours - self.ours)
         return max(0.0, others / (now.passed - self.passed))
 
 
@@ -43,16 +43,16 @@ class Log:
         self.repeated = 0
 
     def measured(self, measure: Callable[[], Any]) -> Any:
-        """Return a measurement; take it again while others were busy beside it, up to TRIES times."""
-        for last in [*[False] * (TRIES - 1), True]:
+        """Return a measurement; while others are busy beside it, take it again, at most TRIES times in all."""
+        for attempt in range(1, TRIES + 1):
             before = Moment.now()
             result = measure()
             share = before.share_of_others()
-            if share <= BUSY or last:
+            if share <= BUSY or attempt == TRIES:
                 self.shares.append(share)
                 return result
             self.repeated += 1
-            sys.stderr.write(f"others took {share:.0%} of the cores: once more\n")
+            sys.stderr.write(f"others took {share:.0%} of the cores: measuring again\n")
         raise AssertionError
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class Log:
         return f"""\
 Beside {len(self.shares)} measurements, others (processes, and virtual machines on the same host) took {mean:.1%} of the
 cores on average, and {max(self.shares, default=0):.1%} at most. {self.repeated} measurements were taken again, since
-that was more than {BUSY:.0%}; {busy} that count are still such."""
+that was more than {BUSY:.0%}; {busy} of those that count are still above that."""
 
 
 LOG = Log()

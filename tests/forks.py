@@ -1,8 +1,8 @@
 """Run modules as `python -m` and code as `python -c`, in forks of a process that has already loaded the libraries.
 
-To load torch takes 1.5 seconds, more than most stages then need, and to load DVC half of one. A fork has them at once;
-its arguments, environment, folder, output, signals and exit status are its own. The stages that DVC runs are forked,
-too, where $SHELL, by which DVC runs them, is tests/shell.py.
+Loading torch takes 1.5 s, more than most stages need after that, and loading DVC 0.5 s. A fork has both already; its
+arguments, environment, folder, output, signals and exit status are its own. DVC runs stages with $SHELL; if that is
+tests/shell.py, they are forked, too.
 """
 
 import atexit
@@ -32,7 +32,7 @@ LIBRARIES = [
     "PIL.PngImagePlugin",
 ]
 LIBRARIES += ["dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.experiments", "dvc.repo.plots", "dvc.repo.status"]
-COMMANDS = {  # and the modules that they run; CODE is none, but the code that follows
+COMMANDS = {  # and the module that each runs; CODE: the code that follows
     "dvc": "dvc",
     "python -c": (CODE := "-c"),
     "python -m stages": "stages",
@@ -43,7 +43,7 @@ COMMANDS = {  # and the modules that they run; CODE is none, but the code that f
     "torchrun": "torch.distributed.run",
 }
 QUOTED = re.compile(r"""'[^']*'|"[^"$`\\!]*\"""")  # what a shell takes as it is
-SHELL = set("|&;<>()$`\\*?[]#~{}!\n")  # what it does not, elsewhere
+NEEDS_SHELL = set("|&;<>()$`\\*?[]#~{}!\n")  # characters that need a shell unless they are quoted
 
 
 class Fork:
@@ -54,7 +54,7 @@ class Fork:
 
     def __init__(self, folder: Path, environment: dict[str, str], module: str, *arguments: str) -> None:
         start_server()
-        self.output, self.told = tempfile.TemporaryFile(), ""  # noqa: SIM115
+        self.output, self.text = tempfile.TemporaryFile(), ""  # noqa: SIM115
         output = f"/proc/{os.getpid()}/fd/{self.output.fileno()}"
         context = multiprocessing.get_context("forkserver")
         self.process = context.Process(target=_run, args=(environment, output, str(folder), module, *arguments))
@@ -86,9 +86,9 @@ class Fork:
         self.wait(timeout)
         if not self.output.closed:
             self.output.seek(0)
-            self.told = self.output.read().decode()
+            self.text = self.output.read().decode()
             self.output.close()
-        return self.told, None
+        return self.text, None
 
 
 Running = Fork | subprocess.Popen[str]
@@ -100,7 +100,7 @@ def start(folder: Path, environment: dict[str, str], *command: str, fork: bool =
     A line for a shell is forked, too, if it has nothing in it that needs a shell.
     """
     words = command
-    if command[:2] == ("bash", "-c") and SHELL.isdisjoint(QUOTED.sub("", command[2])):
+    if command[:2] == ("bash", "-c") and NEEDS_SHELL.isdisjoint(QUOTED.sub("", command[2])):
         words = tuple(shlex.split(command[2]))
     fork = AVAILABLE and fork and shutil.which(words[0], path=environment.get("PATH")) is not None
     line = " ".join(words) + " "
@@ -168,11 +168,11 @@ def _serve(listener: socket.socket) -> None:
 
 
 def _run_for(pid: str, module: str, *arguments: str) -> None:
-    """Run a module as the process that asks would: in its folder, with its environment and output."""
-    asking = Path("/proc", pid)
-    lines = (asking / "environ").read_bytes().split(b"\0")
+    """Run a module as the asker would: in its folder, with its environment, all output to its stdout."""
+    asker = Path("/proc", pid)
+    lines = (asker / "environ").read_bytes().split(b"\0")
     environment = dict(os.fsdecode(line).split("=", 1) for line in lines if line)
-    _run(environment, f"{asking}/fd/1", str((asking / "cwd").readlink()), module, *arguments)
+    _run(environment, f"{asker}/fd/1", str((asker / "cwd").readlink()), module, *arguments)
 
 
 def _run(environment: dict[str, str], output: str, folder: str, module: str, *arguments: str) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The shell by which DVC runs the stages in forks: `shell.py -c LINE`; see forks.py. What is no such stage, sh runs."""
+"""The shell by which DVC runs the stages in forks: `shell.py -c LINE`; see forks.py. sh runs everything else."""
 
 import os
 import socket

@@ -94,8 +94,8 @@ def test_a_folder_of_libraries_that_others_can_write_becomes_ones_own(
     folder.mkdir(parents=True)
     folder.chmod(0o777)
     why = library._why_not_usable(folder)
-    section = "Compiled steps are refused or used only once"
-    assert quoted_on_the_page(section, f"The compiled library is used only once: {why}")
+    section = "Compiled steps are refused, or their library is not kept"
+    assert quoted_on_the_page(section, f"The compiled library is not kept: {why}")
     monkeypatch.setenv("HOME", str(tmp_path))
     for command in commands_of(section):
         subprocess.run(["bash", "-c", command.text], check=True)

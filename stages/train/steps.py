@@ -1,4 +1,4 @@
-"""What a training takes its steps with, and the eager way: one step after the other, by loop.py."""
+"""The interface by which a training takes its steps, and eager steps, taken one by one with loop.py."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
@@ -12,30 +12,30 @@ from stages.train.loop import Everywhere, descend
 
 
 class Taken(NamedTuple):
-    """Steps that have been taken: one, or several at once."""
+    """Steps that have been taken: some of one epoch and, before them, whole epochs of a step each."""
 
-    loss: Tensor  # the mean of their losses, a scalar
-    fraction: float  # points that they averaged over, divided by points in the epoch
-    steps: int
-    earlier_epochs: Tensor | None = None  # losses of whole epochs, of one step each, that ended before them, (k,)
+    loss: Tensor  # the mean over the steps of the last epoch, a scalar or (networks,)
+    fraction: float  # points that these averaged over, divided by points in the epoch
+    steps: int  # of the last epoch
+    earlier_epochs: Tensor | None = None  # the losses of the epochs before, (k,) or (k, networks)
 
 
 class NotCompiledError(UserError):
     """A training that cannot take compiled steps, at least not here."""
 
     def __init__(self, why: str, cure: str) -> None:
-        """why: what follows "compiled", such as "cannot train with LBFGS"; cure: what to do."""
-        super().__init__(f"params.yaml: train.steps: compiled {why}: {cure}")
+        """why: what follows "compiled steps", such as "cannot train with LBFGS"; cure: what to do."""
+        super().__init__(f"params.yaml: train.steps: compiled steps {why}: {cure}")
         self.why = why
 
 
 class Steps(Protocol):
     """Takes the steps of a training."""
 
-    fingerprint: dict[str, str]  # what decides their bits, by name, besides what is known before they are ready
+    fingerprint: dict[str, str]  # what else decides the results bit for bit, by name; known once the steps are ready
 
     def take(self, position: tuple[int, int], epochs: int) -> Iterator[Taken]:
-        """Take the remaining steps of an epoch, and those of up to `epochs` epochs if an epoch is a single step.
+        """Take the remaining steps of an epoch; if the batch is all points, of up to `epochs` epochs.
 
         The position is the number of epochs that have ended, and of steps taken since.
         """
@@ -59,4 +59,4 @@ class EagerSteps:
             yield Taken(loss, batch.fraction_of_epoch, steps=1)
 
     def close(self) -> None:
-        """Do nothing: eager steps need nothing of the network but its gradients."""
+        """Do nothing: the network is as it should be."""

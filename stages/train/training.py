@@ -27,7 +27,7 @@ class Trained(NamedTuple):
     """What is known of a training besides its record."""
 
     lowest: list[float]  # each network's lowest validation loss, if points were held back
-    choice: str  # which steps were taken and why, if that was left open
+    choice: str  # which steps were taken and why with train.steps: auto, else ""
 
 
 def train(
@@ -45,18 +45,18 @@ def train(
     Raises UserError if the optimizer, the schedule or the steps cannot train as set, a loss is not finite, or the user
     asks to stop.
     """
-
-    def compiled() -> Steps:
-        from stages.train.compiled import CompiledSteps  # imported late: eager steps do not need it
-
-        return CompiledSteps(net, training.optimizer, loss_function, batches, demands, cores)
-
     keep_freed_memory()
     loss_function = new_loss(settings.loss, several=settings.networks > 1)
     everywhere = on_all_ranks(net, loss_function, batches.ranks)
     training = prepare(net, batches, held_back, settings, loss_function, record)
     parameters = sum(map(Tensor.numel, net.parameters()))
     with enough_cores(net, batches) as cores:
+
+        def compiled() -> Steps:
+            from stages.train.compiled import CompiledSteps  # imported late: eager steps do not need it
+
+            return CompiledSteps(net, training.optimizer, loss_function, batches, demands, cores)
+
         eager = EagerSteps(training.optimizer, batches, everywhere, seeded=demands.seeds)
         steps, choice = choose_steps(settings, batches, parameters, eager, compiled)
         checkpoint.fingerprint |= steps.fingerprint

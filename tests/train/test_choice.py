@@ -1,4 +1,4 @@
-"""Which steps a training takes if that is left open."""
+"""Which steps `train.steps: auto` chooses."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def test_steps_are_those_that_are_asked_for() -> None:
     assert chosen("compiled") == (COMPILED, "")
 
 
-def test_if_left_open_they_are_compiled_where_eager_ones_take_long() -> None:
+def test_auto_compiles_if_eager_steps_take_long() -> None:
     assert chosen("auto") == (EAGER, "eager steps, since they take only about 0.06 s")
     assert chosen("auto", epochs=16_000) == (EAGER, "eager steps, since they take only about 5 s")
     assert chosen("auto", epochs=17_000) == (COMPILED, "compiled steps")
@@ -38,16 +38,18 @@ def test_if_left_open_they_are_compiled_where_eager_ones_take_long() -> None:
     assert chosen("auto", n=1_000, parameters=100_000, epochs=60) == (COMPILED, "compiled steps")
 
 
-def test_if_left_open_they_are_eager_where_others_are_impossible() -> None:
+def test_auto_is_eager_if_compiling_is_impossible() -> None:
     def compiled() -> Steps:
-        raise NotCompiledError("needs the C++ compiler g++", "install it, or use eager")
+        raise NotCompiledError("need the C++ compiler g++", "install it, or use eager")
 
     points = torch.zeros(100, 1)
     batches = Batches(Points(points, points, 100), None, 1000, Ranks(), [0])
     long = Train(**SETTINGS | {"steps": "auto", "epochs": 10**6})
     assert choose_steps(long, batches, 31, EAGER, compiled) == (
         EAGER,
-        "eager steps, since compiled needs the C++ compiler g++",
+        "eager steps, since compiled steps need the C++ compiler g++",
     )
-    with pytest.raises(NotCompiledError, match=r"^params.yaml: train.steps: compiled needs the C\+\+ compiler g\+\+: "):
+    with pytest.raises(
+        NotCompiledError, match=r"^params.yaml: train.steps: compiled steps need the C\+\+ compiler g\+\+: "
+    ):
         choose_steps(Train(**SETTINGS | {"steps": "compiled"}), batches, 31, EAGER, compiled)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stages.train.compiled.vectors import LANES, Vectors
 
-MUCH_WORK = 1 << 20  # points times parameters in a batch: from here on, all cores compute one network's
+MUCH_WORK = 1 << 20  # points times parameters of a batch: from here on, all cores compute a single network together
 
 
 class Rows(NamedTuple):
@@ -18,16 +18,16 @@ class Rows(NamedTuple):
     x: Tensor  # float32 (points, n_feature)
     y: Tensor  # float32 (points, n_output)
     order: Tensor | None  # the rows of each network's points, int (networks, n); None: all rows as they are
-    first: int  # where in the order the points begin
-    n: int  # how many they are
+    first: int  # the position in the order where they begin; 0 without an order
+    n: int  # how many points
 
 
 class Calls:
-    """The functions of a library, on that many cores, by which results are decided, not by how busy they are."""
+    """The functions of a library, on this many cores. The number decides the results; how busy they are does not."""
 
     def __init__(self, functions: ctypes.CDLL, cores: int) -> None:
         self.functions, self.cores, self.pool = functions, cores, ThreadPoolExecutor(cores)
-        self.work = torch.zeros(cores, functions.floats_of_work())  # zeros beside rows stay zeros
+        self.work = torch.zeros(cores, functions.floats_of_work())  # zeros, for nothing writes to the padding of rows
         self.barrier = torch.zeros(2, dtype=torch.int32)
 
     def gradients(self, vectors: Vectors, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,27 +55,29 @@ class Calls:
         If the rows are a single batch, each step takes it again.
         """
         networks, size = vectors.values.shape[1:]
-        rates, losses = torch.full((steps,), rate, dtype=torch.float64), torch.empty(steps, networks)
-        # Either the cores share the networks, or they compute each step of the only one together.
-        together = self.cores if networks == 1 and batch * size >= MUCH_WORK else 1
-        workers = together if networks == 1 else min(self.cores, networks)
+        losses = torch.empty(steps, networks)
 
-        def take(worker: int) -> None:
-            for network in range(0 if together > 1 else worker, networks, workers):
-                order, wide = 0, False
-                if rows.order is not None:
-                    order, wide = rows.order[network, rows.first :].data_ptr(), rows.order.dtype == torch.int64
-                self.functions.take_steps(
-                    *(worker if together > 1 else 0, together, self.barrier.data_ptr()),
-                    self.work[0 if together > 1 else worker].data_ptr(),
-                    *(vectors.values[0, network].data_ptr(), vectors.values.stride(0)),
-                    *(vectors.scalars[network].data_ptr(), vectors.fixed[network].data_ptr()),
-                    *(rows.x.data_ptr(), rows.y.data_ptr(), order, wide, rows.n, batch),
-                    *(rates.data_ptr(), steps, losses[:, network].data_ptr(), networks),
-                )
+        def take(network: int, work: int, thread: int, threads: int) -> None:
+            order, wide = 0, False
+            if rows.order is not None:
+                order, wide = rows.order[network, rows.first :].data_ptr(), rows.order.dtype == torch.int64
+            self.functions.take_steps(
+                *(thread, threads, self.barrier.data_ptr(), self.work[work].data_ptr()),
+                *(vectors.values[0, network].data_ptr(), vectors.values.stride(0)),
+                *(vectors.scalars[network].data_ptr(), vectors.fixed[network].data_ptr()),
+                *(rows.x.data_ptr(), rows.y.data_ptr(), order, wide, rows.n, batch),
+                *(rate, steps, losses[:, network].data_ptr(), networks),
+            )
 
-        if workers == 1:
-            take(0)
+        def take_some(worker: int) -> None:
+            for network in range(worker, networks, self.cores):
+                take(network, work=worker, thread=0, threads=1)
+
+        def take_a_share(thread: int) -> None:
+            take(0, work=0, thread=thread, threads=self.cores)
+
+        if self.cores == 1 or (networks == 1 and batch * size < MUCH_WORK):
+            take_some(0)
         else:
-            list(self.pool.map(take, range(workers)))
+            list(self.pool.map(take_a_share if networks == 1 else take_some, range(self.cores)))
         return losses

@@ -38,7 +38,9 @@ def agree(
             if name in learning:
                 noise = torch.randn(parameter.shape, generator=generator)
                 parameter.data = scale * parameter.data * (1 + NEARBY * noise)
-        for state in its_optimizer.state.values():  # parameters may share a scalar, as Vectors has them do
+        for state in (
+            its_optimizer.state.values()
+        ):  # Vectors has parameters share scalars, which eager steps would count several times
             state.update({name: value.clone() for name, value in state.items() if isinstance(value, Tensor)})
         y = _distant_targets(nearby, x, generator)
 
@@ -47,9 +49,8 @@ def agree(
         values, scalars, size = vectors.values.clone(), vectors.scalars.clone(), vectors.size
         ours, our_losses = calls.gradients(vectors, x, y)
         compared = [(ours[:, :size].clone(), gradient, torch.zeros(())), (our_losses, losses, torch.zeros(()))]
-        ours[:, :size] = (
-            gradient  # with equal gradients, equal steps can be expected: Rprop goes by the signs of small ones
-        )
+        # With equal gradients, equal steps can be expected: Rprop goes by the signs of small ones.
+        ours[:, :size] = gradient
         calls.step(vectors, its_optimizer.param_groups[0]["lr"], ours)
         compared += zip(vectors.values[..., :size], after.values[..., :size], values[..., :size], strict=True)
         compared.append((vectors.scalars, after.scalars, scalars))
@@ -82,7 +83,7 @@ def _by_eager(
 def _close(ours: Tensor, theirs: Tensor, before: Tensor) -> bool:
     """Return whether ours equals theirs, up to a small part of the change from `before` and rounding errors.
 
-    Where theirs is not finite, there is nothing to compare.
+    If theirs has a value that is not finite, there is nothing to compare with.
     """
     ours, theirs, before = ours.double(), theirs.double(), before.double()
     allowed = TOLERANCE * (theirs - before).norm() + ROUNDING * before.norm()

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from stages.train.compiled.operators import CONSTANT, DECOMPOSITIONS, KNOWN
 
 
-class NotCompilableError(Exception):
+class UnsupportedError(Exception):
     """An operator that cannot be written in C++, by name."""
 
 
@@ -40,7 +40,7 @@ class Recorder(TorchDispatchMode):
     """Records the operators in a block that compute with its inputs; whatever else is computed there is a constant.
 
     A tensor is known by its place in memory, so that one that autograd has kept is recognized when it comes back.
-    Raises NotCompilableError, in the block, for operators that are neither known nor made of those that are.
+    Raises UnsupportedError, in the block, for operators that are neither known nor made of those that are.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Recorder(TorchDispatchMode):
         if _place(value) in self.nodes:
             return self.nodes[_place(value)]
         if _place(value)[0] in self.overwritten:
-            raise NotCompilableError("a change in place of a part of a tensor")
+            raise UnsupportedError("a change in place of a part of a tensor")
         return Node("constant", [value.detach().clone()], {}, tuple(value.shape), value.dtype, varies=False)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,12 +74,12 @@ class Recorder(TorchDispatchMode):
             name = name.removesuffix("_")
         if name not in KNOWN:
             with self:
-                return self._by_others(function, name, in_place, args, kwargs)
+                return self._decomposed(function, name, in_place, args, kwargs)
         arguments, options = tree_map(self.node, [list(args), kwargs])
         nodes = [leaf for leaf in tree_leaves([arguments, options]) if isinstance(leaf, Node)]
         result = function(*args, **kwargs)
         if not isinstance(result, Tensor):
-            raise NotCompilableError(name)
+            raise UnsupportedError(name)
         if in_place:
             options.pop("out", None)
             memory = _place(result)[0]
@@ -89,8 +89,8 @@ class Recorder(TorchDispatchMode):
         self._record(result, Node(name, arguments, options, tuple(result.shape), result.dtype, varies))
         return result
 
-    def _by_others(self, function: Any, name: str, in_place: bool, args: Any, kwargs: Any) -> Any:
-        """Return what the function does, by others that it is made of."""
+    def _decomposed(self, function: Any, name: str, in_place: bool, args: Any, kwargs: Any) -> Any:
+        """Call the function as the operators that it decomposes into."""
         if in_place:
             target = kwargs.pop("out", args[0])
             return target.copy_(getattr(torch.ops.aten, name)(*args, **kwargs))
@@ -98,7 +98,7 @@ class Recorder(TorchDispatchMode):
             result = decomposition(*args, **kwargs) if decomposition else NotImplemented
             if result is not NotImplemented:
                 return result
-        raise NotCompilableError(name)
+        raise UnsupportedError(name)
 
     def _record(self, tensor: Tensor, node: Node) -> None:
         self.alive.append(tensor)

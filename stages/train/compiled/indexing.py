@@ -21,7 +21,7 @@ def loops(index: Index, shape: Sequence[int], code: str) -> str:
 
 
 def position(index: Index, shape: Sequence[int]) -> str:
-    """Return where in memory the value with an index is."""
+    """Return the offset of the value at an index in a contiguous array of this shape."""
     at = ""
     for own, size in zip(index, shape, strict=True):
         if size != 1:
@@ -30,12 +30,12 @@ def position(index: Index, shape: Sequence[int]) -> str:
 
 
 def broadcast(index: Index, shape: Sequence[int]) -> list[str]:
-    """Return the index in a shape of the value that is broadcast to an index."""
+    """Return the index, in an array of this shape, of the value that broadcasting puts at an index."""
     return ["0" if size == 1 else at for at, size in zip(index[len(index) - len(shape) :], shape, strict=True)]
 
 
 def in_source(view: Node, index: Index) -> list[str]:
-    """Return the index, in what a node is a view of, of the value that has an index in the node."""
+    """Return the index in the source of a view of the value at an index in the view."""
     source, arguments = view.arguments[0].shape, list(view.arguments[1:])
     if view.operator == "expand":
         return broadcast(index, source)
@@ -65,7 +65,7 @@ def in_source(view: Node, index: Index) -> list[str]:
 
 
 def _reshaped(index: Index, shape: Sequence[int], source: Sequence[int]) -> list[str]:
-    """Return the index in a source shape of the value that has an index in a shape, in the same order."""
+    """Return the index in an array of a source shape, which has the same values in the same order."""
     names = [at for at, size in zip(index, shape, strict=True) if size != 1]
     if [size for size in shape if size != 1] == [size for size in source if size != 1]:
         return ["0" if size == 1 else names.pop(0) for size in source]

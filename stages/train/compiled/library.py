@@ -1,6 +1,7 @@
 """The shared libraries that trainings were compiled to, kept from run to run in the user's cache folder.
 
-The name of a file is KEY.COMPILER.DIGEST.so: the digest of its bytes shows whether it is whole.
+The name of a file is KEY.COMPILER.DIGEST.so. KEY is a digest of the code and the machine, COMPILER one of the compiler;
+DIGEST, that of the file's bytes, shows whether it is whole.
 """
 
 import ctypes
@@ -26,7 +27,7 @@ from stages.train.compiled.trust import only_the_user_writes
 from stages.train.steps import NotCompiledError
 
 FOLDER = platformdirs.user_cache_path("reproducible-training")
-KEPT = 50  # libraries, those used last
+KEPT = 50  # libraries at most, those used last
 LOOP = Path(__file__).with_name("loop.cpp")
 FLAGS = ["-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"]
 FLAGS += ["-fassociative-math", "-freciprocal-math"]
@@ -41,7 +42,7 @@ class Library:
     """A compiled training."""
 
     functions: ctypes.CDLL  # those of loop.cpp
-    made_from: str  # digests of the code and of the compiler
+    made_from: str  # KEY.COMPILER
     path: Path | None = None  # of the file that is kept
     is_new: bool = True
 
@@ -64,10 +65,10 @@ def load(header: str) -> Library:
     if not why_not_kept:
         for path in sorted(FOLDER.glob(f"{key}.{compiler or '*'}.*.so")):
             with suppress(OSError, AttributeError):  # another training has just deleted it; it does not load here
-                if library := _whole(path):
+                if library := _load_kept(path):
                     return library
     if not compiler:
-        raise NotCompiledError(f"needs the C++ compiler {_compiler()[0]}", f"install {PACKAGES}, or use eager")
+        raise NotCompiledError(f"need the C++ compiler {_compiler()[0]}", f"install {PACKAGES}, or use eager")
     content, made_from = _compiled(header), f"{key}.{compiler}"
     kept = None
     if not why_not_kept:
@@ -76,11 +77,11 @@ def load(header: str) -> Library:
         except UserError as error:
             why_not_kept = str(error)
     if why_not_kept:
-        tqdm.write(f"The compiled library is used only once: {why_not_kept}", sys.stderr)
+        tqdm.write(f"The compiled library is not kept: {why_not_kept}", sys.stderr)
     try:
         return Library(_loaded(content), made_from, kept)
     except OSError as error:
-        raise NotCompiledError(f"makes a library that cannot be loaded: {one_line(error)}", "use eager") from error
+        raise NotCompiledError(f"cannot be loaded: {one_line(error)}", "use eager") from error
 
 
 def _compiled(header: str) -> bytes:
@@ -101,11 +102,11 @@ def _compiled(header: str) -> bytes:
             )
     except OSError as error:
         fault = str(error)
-    raise NotCompiledError(f"needs a C++ compiler that works: {command[0]}: {fault}", "mend that, or use eager")
+    raise NotCompiledError(f"need a C++ compiler that works: {command[0]}: {fault}", "fix this, or use eager")
 
 
 def _flags(header: str) -> list[str]:
-    """Return the compiler's options; those for much code make it a tenth slower, in a fifth of the time."""
+    """Return the compiler's options. Much code is compiled five times as fast, and runs a tenth slower."""
     how = ["-O2", "-ftree-vectorize"] if len(header) > MUCH_CODE else ["-O3"]
     x86 = platform.machine() in ("x86_64", "AMD64")
     return [*how, *FLAGS, *(["-march=native", "-mprefer-vector-width=512"] if x86 else ["-mcpu=native"])]
@@ -117,7 +118,7 @@ def _fault(output: str) -> str:
     return printable(one_line(next((line for line in lines if "error: " in line), output)))
 
 
-def _whole(path: Path) -> Library | None:
+def _load_kept(path: Path) -> Library | None:
     """Return the library in a file if the file is complete and only this user can have written it."""
     made_from, digest = path.stem.rsplit(".", 1)
     content = path.read_bytes()
@@ -139,7 +140,7 @@ def _why_not_usable(folder: Path) -> str:
             return ""
     except OSError as error:
         return f"{folder}: cannot be used: {error.strerror}"
-    return f"{folder}: others can write there: make it and its parent folders writable only by you"
+    return f"{folder}: others can write to it or to a folder above it: take that permission away"
 
 
 def _keep(folder: Path, made_from: str, content: bytes) -> Path:
@@ -157,7 +158,7 @@ def _keep(folder: Path, made_from: str, content: bytes) -> Path:
 
 
 def _loaded(content: bytes) -> ctypes.CDLL:
-    """Load a library; on Linux from memory, so that it does not matter whether its folder may hold programs."""
+    """Load a library; on Linux from memory, so that it does not matter whether its folder is mounted noexec."""
     if hasattr(os, "memfd_create"):
         memory = os.memfd_create("library")  # stays open: another library must not get its name
         with open(memory, "wb", closefd=False) as file:
@@ -168,12 +169,12 @@ def _loaded(content: bytes) -> ctypes.CDLL:
             path = Path(folder, "library.so")
             path.write_bytes(content)
             functions = ctypes.CDLL(str(path))
-    whole, address, real = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
-    functions.floats_of_work.restype = whole
-    functions.gradient.argtypes = [address, address, whole, *[address] * 4]
-    functions.step.argtypes = [real, address, address, whole, address]
-    functions.take_steps.argtypes = [whole, whole, *[address] * 3, whole, *[address] * 5, whole, whole, whole]
-    functions.take_steps.argtypes += [address, whole, address, whole]
+    int64, pointer, double = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
+    functions.floats_of_work.restype = int64
+    functions.gradient.argtypes = [pointer, pointer, int64, *[pointer] * 4]
+    functions.step.argtypes = [double, pointer, pointer, int64, pointer]
+    functions.take_steps.argtypes = [int64, int64, *[pointer] * 3, int64, *[pointer] * 5, int64, int64, int64]
+    functions.take_steps.argtypes += [double, int64, pointer, int64]
     return functions
 
 

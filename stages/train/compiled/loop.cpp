@@ -1,8 +1,8 @@
-// Takes steps of gradient descent. training.h is written for one training, by source.py. It has the functions
+// Takes steps of gradient descent. training.h is written for one training, by program.py. It has the functions
 //
 //     add_gradients   adds the gradients of the loss at some blocks of points
-//     collect         adds up what add_gradients has added
-//     change          takes a step: changes parameters and the optimizer's state, given a gradient
+//     collect         adds these sums to the gradient
+//     take_step       takes a step of the optimizer: changes parameters and its state, given a gradient
 //
 // A block is LANES points, or LANES parameters, computed together. A value of a block is an array of LANES floats, one
 // after the other. So a vector instruction computes the same for several points, however few the neurons are.
@@ -23,7 +23,7 @@ constexpr int VECTOR = 8, TILE = 6;
 constexpr int VECTOR = 4, TILE = 6;
 #endif
 
-#if defined(__GLIBC__) && defined(__x86_64__) && !defined(__clang__)  // which has them for vectors
+#if defined(__GLIBC__) && defined(__x86_64__) && !defined(__clang__)  // glibc has these for vectors
 extern "C" {
 __attribute__((simd("notinbranch"))) float expf(float) noexcept;
 __attribute__((simd("notinbranch"))) float logf(float) noexcept;
@@ -163,11 +163,11 @@ static inline void rows_to_values(float* values, const float* rows) {
     transpose<LANES, COLUMNS, padded(COLUMNS), LANES>(values, rows);
 }
 
-// block[r * ROW + k * COLUMN] = value k of the point with the number of lane r, of all points, (n, COLUMNS).
+// block[r * ROW + k * COLUMN] = value k of the point of lane r, whose row is given, of all points, (n, COLUMNS).
 template <int COLUMNS, int ROW, int COLUMN>
-static void gather(float* __restrict block, const float* __restrict points, const int64_t* numbers) {
+static void gather(float* __restrict block, const float* __restrict points, const int64_t* rows) {
     for (int r = 0; r < LANES; ++r)
-        for (int k = 0; k < COLUMNS; ++k) block[r * ROW + k * COLUMN] = points[numbers[r] * COLUMNS + k];
+        for (int k = 0; k < COLUMNS; ++k) block[r * ROW + k * COLUMN] = points[rows[r] * COLUMNS + k];
 }
 
 // total, [SIZE] += the sums over the lanes of sums, [SIZE][LANES].
@@ -187,7 +187,7 @@ static void add_rows(float* __restrict total, const float* __restrict sums) {
         for (int k = 0; k < COLUMNS; ++k) total[i * COLUMNS + k] += sums[i * padded(COLUMNS) + k];
 }
 
-// The points of a batch: the numbers of their rows in x and y, or null for the rows from `first` on.
+// The points of a batch: `count` in an order of rows of x and y, from its position `first` on; without one, all rows.
 struct Points {
     const float *x, *y;
     const void* order;
@@ -198,7 +198,7 @@ struct Points {
         const int64_t at = first + position;
         return !order ? at : wide ? ((const int64_t*)order)[at] : ((const int32_t*)order)[at];
     }
-    // Find the rows of a block and what each weighs in the mean: nothing beyond the last point, which stands there.
+    // Find the rows of a block and what each weighs in the mean: lanes beyond the last point repeat it, with weight 0.
     void locate(int64_t block, int64_t* rows, float* weights) const {
         for (int r = 0; r < LANES; ++r) {
             const int64_t position = block * LANES + r, last = count - 1;
@@ -212,7 +212,7 @@ struct Points {
 
 constexpr int64_t CHUNK = 256;  // blocks added up before they are added to the others: float32 sums of many lose digits
 
-// Compute the gradient of the mean loss over some blocks of a batch, and behind it their part of the loss.
+// Compute the gradient of the mean loss over some blocks of a batch, followed by their part of the loss.
 static void gradient_of(const Points& points, int64_t from, int64_t to, const float* parameters, const float* fixed,
                         float* work, float* gradient) {
     float* sums = work + TEMPORARY;
@@ -237,11 +237,10 @@ static void meet(int32_t* barrier, int64_t threads) {
 }
 
 extern "C" {
-// How many floats a thread needs to work with; how many the parameters, or an entry of the state, have in memory.
+// How many floats a thread needs to work with.
 int64_t floats_of_work() { return TEMPORARY + SUMS + GRADIENT; }
-int64_t floats_of_parameters() { return PARAMETERS; }
 
-// Compute a gradient and behind it, at floats_of_parameters(), the loss.
+// Compute a gradient and behind it, at PARAMETERS, the loss.
 void gradient(const float* x, const float* y, int64_t n, const float* parameters, const float* fixed, float* work,
               float* result) {
     const Points points{x, y, nullptr, 0, 0, n};
@@ -251,7 +250,7 @@ void gradient(const float* x, const float* y, int64_t n, const float* parameters
 // Take a step with a gradient that is given. The entries of the state come after the parameters, each `stride` further.
 void step(double rate, const float* gradient, float* parameters, int64_t stride, double* scalars) {
     double after[SCALARS + 1];
-    change(rate, gradient, parameters, stride, scalars, after, 0, PARAMETERS / LANES);
+    take_step(rate, gradient, parameters, stride, scalars, after, 0, PARAMETERS / LANES);
     for (int i = 0; i < SCALARS; ++i) scalars[i] = after[i];
 }
 
@@ -259,7 +258,7 @@ void step(double rate, const float* gradient, float* parameters, int64_t stride,
 // losses: one for each step, `losses_stride` apart. Several threads call this at once, each with its number.
 void take_steps(int64_t thread, int64_t threads, int32_t* barrier, float* work, float* parameters, int64_t stride,
                 double* scalars, const float* fixed, const float* x, const float* y, const void* order, int64_t wide,
-                int64_t n, int64_t batch, const double* rates, int64_t steps, float* losses, int64_t losses_stride) {
+                int64_t n, int64_t batch, double rate, int64_t steps, float* losses, int64_t losses_stride) {
     const int64_t share = floats_of_work();
     float* const gradients = work + TEMPORARY + SUMS;  // of thread 0; those of the others are a share further
     double now[SCALARS + 1], after[SCALARS + 1];
@@ -278,7 +277,7 @@ void take_steps(int64_t thread, int64_t threads, int32_t* barrier, float* work, 
         }
         for (int64_t t = 1; t < threads; ++t)
             for (int64_t i = from * LANES; i < to * LANES; ++i) gradients[i] += gradients[t * share + i];
-        change(rates[s], gradients, parameters, stride, now, after, from, to);
+        take_step(rate, gradients, parameters, stride, now, after, from, to);
         for (int i = 0; i < SCALARS; ++i) now[i] = after[i];
         meet(barrier, threads);
     }

@@ -66,30 +66,31 @@ POWERS = {1: "{0}", 2: "{0} * {0}", 3: "{0} * {0} * {0}", 0.5: "std::sqrt({0})",
 REDUCTIONS = {  # what they begin with, and how the result so far, {0}, goes on with the next value, {1}
     "amax": ("-INFINITY", ELEMENTWISE["maximum"]),
     "amin": ("INFINITY", ELEMENTWISE["minimum"]),
-    "prod": ("1", "{0} * {1}"),
     "sum": ("0", "{0} + {1}"),
 }
 PRODUCTS = {"bmm", "mm"}
+# The same values in the same order.
 RESHAPES = {"_reshape_alias", "_unsafe_view", "alias", "clone", "detach", "squeeze", "unsqueeze", "view", "view_of"}
 TRANSPOSES = {"permute", "t", "transpose"}
 VIEWS = {*RESHAPES, *TRANSPOSES, "broadcast_in_dim", "expand", "select", "slice"}
 KNOWN = frozenset({*ELEMENTWISE, *REDUCTIONS, *PRODUCTS, *VIEWS, "cat"})
+# The results of these depend only on the shape of what they take.
 CONSTANT = {"empty_like", "full_like", "new_empty", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like"}
 
 aten = torch.ops.aten
 
 
-def _added(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def _addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     product = torch.mm(a, b) if a.dim() == 2 else torch.bmm(a, b)
     return (product if alpha == 1 else alpha * product) + (bias if beta == 1 else beta * bias)
 
 
-def _of_slice(gradient: Tensor, sizes: Sequence[int], dim: int, start: int, end: int, step: int) -> Tensor:
+def _slice_backward(gradient: Tensor, sizes: Sequence[int], dim: int, start: int, end: int, step: int) -> Tensor:
     start, end, _ = slice(start, end).indices(sizes[dim])
-    return _between_zeros(gradient, dim, start, sizes[dim] - end) if step == 1 else NotImplemented
+    return _pad_with_zeros(gradient, dim, start, sizes[dim] - end) if step == 1 else NotImplemented
 
 
-def _between_zeros(values: Tensor, dim: int, before: int, after: int) -> Tensor:
+def _pad_with_zeros(values: Tensor, dim: int, before: int, after: int) -> Tensor:
     def zeros(count: int) -> Tensor:
         return torch.zeros([count if d == dim % values.dim() else size for d, size in enumerate(values.shape)])
 
@@ -113,12 +114,12 @@ def _split(values: Tensor, sizes: int | Sequence[int], dim: int = 0) -> list[Ten
     return [values.narrow(dim, end - size, size) for end, size in zip(accumulate(sizes), sizes, strict=True)]
 
 
-# What torch does not decompose, or into operators that are not known, or what every training needs: to decompose that,
-# torch imports SymPy, which takes longer than all else here.
+# Operators that torch does not decompose into known ones, and those that every training needs: to decompose these,
+# torch would import SymPy, which takes longer than everything else here.
 DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
     aten.addcmul.default: lambda values, a, b, *, value=1: values + value * a * b,
-    aten.addmm.default: _added,
-    aten.baddbmm.default: _added,
+    aten.addmm.default: _addmm,
+    aten.baddbmm.default: _addmm,
     aten.lerp.Scalar: lambda start, end, weight: start + weight * (end - start),
     aten.mean.dim: _mean,
     aten.mse_loss.default: lambda prediction, y, reduction=1: (
@@ -128,11 +129,11 @@ DECOMPOSITIONS: dict[Any, Callable[..., Any]] = {
         NotImplemented if reduction else gradient * 2 * (prediction - y)
     ),
     aten.rsub.Scalar: lambda values, other, alpha=1: -alpha * values + other,
-    aten.select_backward.default: lambda gradient, sizes, dim, index: _between_zeros(
+    aten.select_backward.default: lambda gradient, sizes, dim, index: _pad_with_zeros(
         gradient.unsqueeze(dim), dim, index % sizes[dim], sizes[dim] - 1 - index % sizes[dim]
     ),
     aten.sgn.default: torch.sign,
-    aten.slice_backward.default: _of_slice,
+    aten.slice_backward.default: _slice_backward,
     aten.split.Tensor: _split,
     aten.split_with_sizes.default: _split,
     aten.square.default: lambda values: values * values,

@@ -11,10 +11,11 @@ from torch.overrides import TorchFunctionMode
 
 from stages.train.compiled.graph import Node, Recorder, count_uses
 from stages.train.compiled.indexing import indices, loops, position
-from stages.train.compiled.source import LANES, Source, lanes, outer_product
+from stages.train.compiled.source import PADDING, Source, lanes, outer_product
+from stages.train.compiled.vectors import LANES, padded
 from stages.train.loss import loss_of_rows
 
-NARROW = 4  # columns, from which on points are kept as rows, too, and an outer product is a matrix product
+NARROW = 4  # columns: from here on, points are kept as rows, too, and outer products are matrix products
 BRANCHING = ("ASGD", "RAdam", "Rprop")  # these branch in Python on a number that changes, except under torch.compile
 
 
@@ -34,11 +35,11 @@ class Recipe(NamedTuple):
     @property
     def padded_size(self) -> int:
         """Return how many floats the parameters of a network have in memory."""
-        return -(-sum(map(Tensor.numel, self.learning.values())) // LANES) * LANES
+        return padded(sum(map(Tensor.numel, self.learning.values())))
 
 
 def write_header(recipe: Recipe) -> str:
-    """Return training.h. Raises NotCompilableError for operators that cannot be written in C++."""
+    """Return training.h. Raises UnsupportedError for operators that cannot be written in C++."""
     gradient, sums = _add_gradients(recipe)
     return f"""\
 constexpr int64_t PARAMETERS = {recipe.padded_size}, GRADIENT = PARAMETERS + LANES, SUMS = {sums.floats};
@@ -57,7 +58,7 @@ static void collect(const float* sums, float* gradient) {{
 {_lines(sums.block)}
 }}
 
-{_change(recipe)}"""
+{_take_step(recipe)}"""
 
 
 def _add_gradients(recipe: Recipe) -> tuple[Source, Source]:
@@ -65,16 +66,16 @@ def _add_gradients(recipe: Recipe) -> tuple[Source, Source]:
     loss, gradients, recorded = _recorded_gradients(recipe)
     count_uses([*gradients, loss])
     source, sums = Source(), Source()
-    source.block += ["int64_t numbers[LANES]; float weights[LANES];", "points.locate(block, numbers, weights);"]
+    source.block += ["int64_t rows[LANES]; float weights[LANES];", "points.locate(block, rows, weights);"]
     for name, columns in (("x", recipe.n_feature), ("y", recipe.n_output)):
         source.block.append(f"float* __restrict const {name} = {source.memory(columns * LANES)};")
         if columns < NARROW:
-            source.block.append(f"gather<{columns}, 1, LANES>({name}, points.{name}, numbers);")
+            source.block.append(f"gather<{columns}, 1, LANES>({name}, points.{name}, rows);")
             continue
         rows = source.transposed[name] = f"{name}_rows"
         source.block += [
-            f"float* __restrict const {rows} = {source.memory((columns + LANES) * LANES)};",
-            f"gather<{columns}, padded({columns}), 1>({rows}, points.{name}, numbers);",
+            f"float* __restrict const {rows} = {source.memory((columns + PADDING) * LANES)};",
+            f"gather<{columns}, padded({columns}), 1>({rows}, points.{name}, rows);",
             f"rows_to_values<{columns}>({name}, {rows});",
         ]
     for node in recorded:  # one after the other, since Python does not recurse deeply enough for many layers
@@ -93,7 +94,7 @@ def _add_up(source: Source, sums: Source, node: Node, total: str) -> None:
     begin, factors = sums.floats, outer_product(node)
     if factors and min(factor.size for factor in factors) >= NARROW:
         (column, row), sizes = factors, ", ".join(str(factor.size) for factor in factors)
-        sums.memory(column.size * (row.size + LANES))
+        sums.memory(-(-column.size * (row.size + PADDING) // LANES) * LANES)
         factors_in_cpp = f"{source.vector(column)}, {source.rows(row)}"
         source.block.append(f"add_outer_products<{sizes}>(sums + {begin}, {factors_in_cpp});")
         sums.block.append(f"add_rows<{sizes}>({total}, sums + {begin});")
@@ -131,7 +132,7 @@ def _recorded_gradients(recipe: Recipe) -> tuple[Node, list[Node], list[Node]]:
     return recorder.node(loss), [recorder.node(values) for values in gradients], list(recorder.nodes.values())
 
 
-def _change(recipe: Recipe) -> str:
+def _take_step(recipe: Recipe) -> str:
     """Return the function that takes a step of the optimizer, for some blocks of parameters."""
     source = Source()
     names = ["parameters", *(name for name, scalar in recipe.state.items() if not scalar)]
@@ -144,7 +145,7 @@ def _change(recipe: Recipe) -> str:
     for k, name in enumerate(names):
         source.block.append(lanes(f"values{k}[r] = {arrays[name]}[{'r' if after[name].varies else 0}];"))
     return f"""\
-static void change(double rate_now, const float* gradients, float* parameters, int64_t stride, const double* scalars,
+static void take_step(double rate_now, const float* gradients, float* parameters, int64_t stride, const double* scalars,
                    double* after, int64_t from, int64_t to) {{
     const double* rate = &rate_now;
 {_lines(source.once)}
@@ -167,12 +168,12 @@ def _recorded_step(recipe: Recipe, names: Sequence[str]) -> dict[str, Node]:
     parameter = arrays["parameters"]
     parameter.grad = recorder.input("gradient", torch.ones(1), varies=True)
     optimizer = getattr(torch.optim, recipe.optimizer)([parameter])
-    plain = {"foreach": False, "fused": False, "capturable": recipe.optimizer in BRANCHING}
+    branching = recipe.optimizer in BRANCHING
+    plain = {"foreach": False, "fused": False, "capturable": branching}
     rate = recorder.input("rate", double.clone(), varies=False)
     optimizer.param_groups[0].update(recipe.options, lr=rate, **plain)
     own = optimizer.state[parameter]
     own.update({name: arrays[name] for name in recipe.state})
-    branching = recipe.optimizer in BRANCHING
     with recorder, torch.no_grad(), _Scalars(), _is_compiling(branching):
         _undecorated(type(optimizer).step)(optimizer)
     return {name: recorder.node(parameter if name == "parameters" else own[name]) for name in arrays}

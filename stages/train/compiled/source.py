@@ -1,24 +1,28 @@
 """Write C++ code that computes recorded values for a block of lanes: of points, or of parameters.
 
 A value that varies from lane to lane is computed in loops over its numbers, and in each of them over the lanes, which
-the C++ compiler turns into vector instructions. An elementwise operator is computed where its result is taken, unless
-it is taken several times.
+the C++ compiler turns into vector instructions. An elementwise operator is computed where its result is used, unless
+it is used several times.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 
-from stages.train.compiled.graph import Node, NotCompilableError
+from stages.train.compiled.graph import Node, UnsupportedError
 from stages.train.compiled.indexing import Index, broadcast, in_source, indices, loops, position
 from stages.train.compiled.operators import ELEMENTWISE, POWERS, PRODUCTS, REDUCTIONS, RESHAPES, TRANSPOSES, VIEWS
+from stages.train.compiled.vectors import LANES
 
-LANES = 32  # as in loop.cpp
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bool: "bool", torch.int64: "int64_t"}
-FEW = 16  # numbers in a lane that are kept on the stack, where the compiler may keep them in registers
+FEW = 16  # values in a lane: arrays of at most so many are on the stack, where the compiler can use registers
+PADDING = 16  # padded() of loop.cpp adds fewer columns
+# These need no code: alpha is applied in _computed, and the type is the node's own.
 IGNORED = {"alpha", "device", "dtype", "implicit", "layout", "memory_format", "non_blocking", "pin_memory"}
+
+Part = tuple[Index, Sequence[int], Index, list[str], str]  # index, shape, place in the array, lines, value
 
 
 class Source:
@@ -42,13 +46,12 @@ class Source:
         if node.operator == "input":
             return str(node.arguments[0])
         if node not in self.arrays:
-            write = self._elementwise
             if node.operator == "constant":
                 write = self._constant
             elif node.operator == "cat":
                 write = self._joined
             elif _is_elementwise(node) or _is_view(node):
-                pass
+                write = self._elementwise
             elif node.operator in PRODUCTS:
                 write = self._product
             else:
@@ -57,7 +60,7 @@ class Source:
         return self.arrays[node]
 
     def vector(self, node: Node) -> str:
-        """Return the name of an array of a node's values in order: of a view of a vector, that of the vector."""
+        """Return the name of an array of a node's values in order; a reshaped vector needs none of its own."""
         while node.operator in RESHAPES or (node.operator in TRANSPOSES and sum(size > 1 for size in node.shape) < 2):
             node = node.arguments[0]
         return self.array(node)
@@ -67,23 +70,23 @@ class Source:
         vector = self.vector(node)
         if vector not in self.transposed:
             name = self.transposed[vector] = self._name()
-            self.block.append(f"float* __restrict const {name} = {self.memory((node.size + FEW) * LANES)};")
+            self.block.append(f"float* __restrict const {name} = {self.memory((node.size + PADDING) * LANES)};")
             self.block.append(f"values_to_rows<{node.size}>({name}, {vector});")
         return self.transposed[vector]
 
-    def value(self, node: Any, index: Index, lines: list[str], taken: float) -> str:
+    def value(self, node: Any, index: Index, lines: list[str], reads: float) -> str:
         """Return an expression for a value in lane r; append to the lines what computes it.
 
-        taken: how many values of the node are. If these are more than it has, an array of them is computed before.
+        reads: how many values of the node are read in all; if more than it has, they are computed once, into an array.
         """
         if not isinstance(node, Node):
             return _literal(node)
         if _is_view(node):
-            taken = taken if node.uses < 2 else math.inf
-            return self.value(node.arguments[0], in_source(node, index), lines, taken)
+            reads = reads if node.uses < 2 else math.inf
+            return self.value(node.arguments[0], in_source(node, index), lines, reads)
         if node.operator == "constant" and node.arguments[0].unique().numel() == 1:
             return _literal(node.arguments[0].flatten()[0].item(), single=node.dtype == torch.float32)
-        here = node.varies and node.uses < 2 and taken <= node.size
+        here = node.varies and node.uses < 2 and reads <= node.size
         if _is_elementwise(node) and (here or node.dtype == torch.bool):
             return self._computed(node, index, lines)
         return _element(node, self.array(node), index)
@@ -91,7 +94,7 @@ class Source:
     def _computed(self, node: Node, index: Index, lines: list[str]) -> str:
         """Return the name of a variable for a value of an elementwise node."""
         if unknown := set(node.options) - IGNORED:
-            raise NotCompilableError(f"{node.operator} with {', '.join(sorted(unknown))}")
+            raise UnsupportedError(f"{node.operator} with {', '.join(sorted(unknown))}")
         places = [index] * len(node.arguments)
         if node.operator in PRODUCTS:  # of a column and a row
             places = [[*index[:-1], "0"], [*index[:-2], "0", index[-1]]]
@@ -110,7 +113,7 @@ class Source:
         if node.operator == "pow" and not isinstance(node.arguments[1], Node):
             text = POWERS.get(node.arguments[1], text)
         name = self._name()
-        lines.append(f"const {TYPES[node.dtype]} {name} = {text.format(*operands)};")
+        lines.append(f"const {_type(node)} {name} = {text.format(*operands)};")
         return name
 
     def _name(self) -> str:
@@ -119,14 +122,14 @@ class Source:
 
     def _declared(self, node: Node) -> str:
         """Return the name of a new array for the node's values."""
-        name, kind, lines = self._name(), TYPES.get(node.dtype), self.block if node.varies else self.once
-        if node.size <= FEW and kind:
-            lines.append(f"alignas(64) {kind} {name}[{max(1, node.size)} * {_lanes(node)}];")
+        name, kind, lines = self._name(), _type(node), self.block if node.varies else self.once
+        if node.size <= FEW:
+            lines.append(f"alignas(64) {kind} {name}[{max(1, node.size)} * {_lane_count(node)}];")
         elif kind == "float":
             floats = node.size * LANES if node.varies else -(-node.size // LANES) * LANES
             lines.append(f"float* __restrict const {name} = {self.memory(floats)};")
         else:
-            raise NotCompilableError(f"{node.operator} with results of {node.dtype}")
+            raise UnsupportedError(f"{node.operator} with results of {node.dtype}")
         return name
 
     def _write(self, node: Node, code: str) -> None:
@@ -135,36 +138,31 @@ class Source:
     def _constant(self, node: Node) -> str:
         name, single = self._name(), node.dtype == torch.float32
         values = ", ".join(_literal(value, single=single) for value in node.arguments[0].flatten().tolist())
-        self.once.append(f"static const {TYPES[node.dtype]} {name}[] = {{{values}}};")
+        self.once.append(f"static const {_type(node)} {name}[] = {{{values}}};")
         return name
 
     def _elementwise(self, node: Node) -> str:
         index, lines = indices(node.shape), list[str]()
         value = self.value(node, index, lines, math.inf) if _is_view(node) else self._computed(node, index, lines)
-        name = self._declared(node)
-        self._write(
-            node,
-            loops(index, node.shape, lanes(*lines, f"{_element(node, name, index)} = {value};", count=_lanes(node))),
-        )
-        return name
+        return self._assigned(node, [(index, node.shape, index, lines, value)])
 
     def _joined(self, node: Node) -> str:
-        parts, dim = node.arguments[0], [*node.arguments, 0][1] % len(node.shape)
-        codes, begin = [], 0
-        for part in parts:
-            if not part.size:  # which may have too few dimensions
-                continue
-            index, lines = indices(part.shape), list[str]()
-            place = [f"({at} + {begin})" if d == dim else at for d, at in enumerate(index)]
-            value = self.value(part, index, lines, part.size)
-            codes.append((index, part.shape, lines, place, value))
-            begin += part.shape[dim]
+        dim, parts, begin = [*node.arguments, 0][1] % len(node.shape), list[Part](), 0
+        for source in node.arguments[0]:
+            if source.size:  # else it may have too few dimensions
+                index, lines = indices(source.shape), list[str]()
+                place = [f"({at} + {begin})" if d == dim else at for d, at in enumerate(index)]
+                value = self.value(source, index, lines, source.size)
+                parts.append((index, source.shape, place, lines, value))
+                begin += source.shape[dim]
+        return self._assigned(node, parts)
+
+    def _assigned(self, node: Node, parts: Iterable[Part]) -> str:
+        """Write loops that compute the parts of a new array, of which the name is returned."""
         name = self._declared(node)
-        for index, shape, lines, place, value in codes:
-            self._write(
-                node,
-                loops(index, shape, lanes(*lines, f"{_element(node, name, place)} = {value};", count=_lanes(node))),
-            )
+        for index, shape, place, lines, value in parts:
+            assignment = f"{_element(node, name, place)} = {value};"
+            self._write(node, loops(index, shape, lanes(*lines, assignment, count=_lane_count(node))))
         return name
 
     def _product(self, node: Node) -> str:
@@ -198,10 +196,9 @@ class Source:
         source, dims = node.arguments[0], _reduced(node)
         index, lines = indices(source.shape), list[str]()
         value = self.value(source, index, lines, source.size)
-        kept, folded = (
-            ([index[d] for d in chosen], [source.shape[d] for d in chosen])
-            for chosen in ([d for d in range(len(index)) if d not in dims], sorted(dims))
-        )
+        others, own = [d for d in range(len(index)) if d not in dims], sorted(dims)
+        kept = [index[d] for d in others], [source.shape[d] for d in others]
+        folded = [index[d] for d in own], [source.shape[d] for d in own]
         return self._folded(node, kept, folded, lines, value, *REDUCTIONS[node.operator])
 
     def _folded(
@@ -215,7 +212,7 @@ class Source:
         text: str,
     ) -> str:
         """Write a sum of a value, or another reduction, over some indices for each of the others."""
-        name, kind, at, count = self._declared(node), TYPES[node.dtype], position(*kept), _lanes(node)
+        name, kind, at, count = self._declared(node), _type(node), position(*kept), _lane_count(node)
         step = f"sum[r] = {text.format('sum[r]', 'next')};"
         code = [
             f"{kind} sum[{count}];",
@@ -249,7 +246,13 @@ def _element(node: Node, array: str, index: Index) -> str:
     return f"{array}[{at} * LANES + r]" if node.varies else f"{array}[{at}]"
 
 
-def _lanes(node: Node) -> str:
+def _type(node: Node) -> str:
+    if node.dtype not in TYPES:
+        raise UnsupportedError(f"values of {node.dtype}")
+    return TYPES[node.dtype]
+
+
+def _lane_count(node: Node) -> str:
     return "LANES" if node.varies else "1"
 
 

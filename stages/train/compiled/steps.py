@@ -1,22 +1,21 @@
 """Take many steps in one call of a compiled library, checked against the steps of stages/train/loop.py."""
 
 import copy
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stages.ensemble import Stack
-from stages.runtime.errors import UserError, one_line
+from stages.runtime.errors import one_line
 from stages.runtime.spread import evenly_spread
 from stages.train import checkpoint
 from stages.train.batches import Batches
 from stages.train.compiled import library
 from stages.train.compiled.calls import Calls, Rows
 from stages.train.compiled.comparison import agree
-from stages.train.compiled.graph import NotCompilableError
+from stages.train.compiled.graph import UnsupportedError
 from stages.train.compiled.program import Recipe, write_header
 from stages.train.compiled.vectors import Vectors, fixed_tensors, learning_tensors
 from stages.train.layers import Demands
@@ -30,13 +29,12 @@ WORK = 1 << 32  # points times parameters in a call, at most: about a second
 COMPARED_POINTS = 1024  # with eager steps
 WIDE = 8.0  # compare also with this many times the first weights, where training may lead
 FIRST_COMPARISON = 8  # steps after which to compare again; then four times as many, and so on
-NO_DEMANDS = Demands()
 
 
 class CompiledSteps:
     """Takes the steps of a training as EagerSteps does, many in one call.
 
-    Raises UserError if this training cannot be compiled, or if compiled steps differ from eager ones.
+    Raises NotCompiledError if this training cannot be compiled, or if compiled steps differ from eager ones.
     """
 
     def __init__(
@@ -45,8 +43,8 @@ class CompiledSteps:
         optimizer: Optimizer,
         loss_function: nn.Module,
         batches: Batches,
-        demands: Demands = NO_DEMANDS,
-        cores: int = 1,
+        demands: Demands,
+        cores: int,
     ) -> None:
         _refuse(demands, optimizer, batches)
         self.net, self.optimizer, self.loss_function, self.batches = net, optimizer, loss_function, batches
@@ -89,7 +87,7 @@ class CompiledSteps:
     def close(self) -> None:
         """Compare once more, and give the network's parameters memory of their own again.
 
-        Raises UserError if compiled steps differ from eager ones.
+        Raises NotCompiledError if compiled steps differ from eager ones.
         """
         if self.vectors:
             self._compare()
@@ -99,7 +97,7 @@ class CompiledSteps:
     def _take(self, order: Tensor | None, first: int, n: int, steps: int) -> Tensor:
         """Take steps with n points, from the first on, in an order; return their losses, (steps,) or (steps, networks).
 
-        Raises UserError if compiled steps differ from eager ones, or if a schedule has changed what is compiled.
+        Raises NotCompiledError if compiled steps differ from eager ones, or a schedule has changed what is compiled.
         """
         self.vectors = self.vectors or Vectors(self.net, self.optimizer, self.learning)
         if self.taken >= self.next_comparison:
@@ -120,14 +118,16 @@ class CompiledSteps:
         optimizer.step()
         self.learning = tuple(name for name, values in net.named_parameters() if values.grad is not None)
         header = self._header(Vectors(net, optimizer, self.learning))
-        for _ in range(2):
+        for _ in range(2):  # a kept library may be wrong: then a new one gets a chance
             compiled = library.load(header)
             self.library, self.calls = compiled, Calls(compiled.functions, cores)
             if self._agrees(net, optimizer, 1, WIDE):
                 break
-            if compiled.is_new:
-                self._refuse_library()
             compiled.discard()
+            if compiled.is_new:
+                raise self._differs()
+        else:  # the kept one cannot be deleted
+            raise self._differs()
         self.fingerprint = {"compiled library": compiled.made_from}
 
     def _header(self, vectors: Vectors) -> str:
@@ -135,42 +135,43 @@ class CompiledSteps:
         net, points, name = self.net, self.batches.points, type(self.optimizer).__name__
         learning, fixed = learning_tensors(net, self.learning), fixed_tensors(net, self.learning)
         if isinstance(net, Stack):
-            net = net.net
-            learning, fixed = (
-                {name.removeprefix("net."): values[0] for name, values in tensors.items()}
-                for tensors in (learning, fixed)
-            )
+            net, learning, fixed = net.net, _of_the_first(learning), _of_the_first(fixed)
         options = {name: value for name, value in self.optimizer.defaults.items() if name != "lr"}
         widths = points.x.shape[1], points.y.shape[1]
         try:
             return write_header(
                 Recipe(net, learning, fixed, self.loss_function, name, options, vectors.is_scalar, *widths)
             )
-        except NotCompilableError as error:
+        except UnsupportedError as error:
             why = f"cannot train this network with {name}, since it computes {error}"
             raise NotCompiledError(why, "use eager") from error
-        except Exception as error:  # a network may refuse a single point in any way
-            raise NotCompiledError(f"cannot train this network: {one_line(error)}", "use eager") from error
+        except Exception as error:  # a network may stumble over a single point in any way
+            why = f"cannot train this network, which fails with a single point: {one_line(error)}"
+            raise NotCompiledError(why, "use eager") from error
 
     def _compare(self) -> None:
         """Compare compiled steps with eager ones from where the training is.
 
-        Raises UserError if they differ; the library and the checkpoint are deleted, then.
+        Raises NotCompiledError if they differ; the library and the checkpoint are deleted, then.
         """
         _refuse_changed_options(self.optimizer)
         if not self._agrees(self.net, self.optimizer, 1):
             checkpoint.discard()
-            self._refuse_library()
+            self.library.discard()
+            raise self._differs()
 
     def _agrees(self, net: nn.Module, optimizer: Optimizer, *scales: float) -> bool:
         """Return whether the library does what eager steps do, near the net's parameters times each of the scales."""
         training = net, optimizer, self.loss_function, self.learning, self.compared_x
         return all(agree(self.calls, *training, scale=scale) for scale in scales)
 
-    def _refuse_library(self) -> NoReturn:
-        self.library.discard()
-        name = type(self.optimizer).__name__
-        raise UserError(f"params.yaml: train.steps: compiled steps of {name} differ from eager ones: use eager")
+    def _differs(self) -> NotCompiledError:
+        return NotCompiledError(f"of {type(self.optimizer).__name__} differ from eager ones", "use eager")
+
+
+def _of_the_first(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the first network's tensors of those of a Stack."""
+    return {name.removeprefix("net."): values[0] for name, values in tensors.items()}
 
 
 def _refuse_changed_options(optimizer: Optimizer) -> None:
@@ -178,7 +179,7 @@ def _refuse_changed_options(optimizer: Optimizer) -> None:
     group = optimizer.param_groups[0]
     if changed := [name for name, value in optimizer.defaults.items() if name != "lr" and group[name] != value]:
         cure = "set cycle_momentum to false in train.schedule_options, or use eager"
-        raise NotCompiledError(f"keeps the optimizer's {', '.join(changed)} constant", cure)
+        raise NotCompiledError(f"keep the optimizer's {', '.join(changed)} constant", cure)
 
 
 def _refuse(demands: Demands, optimizer: Optimizer, batches: Batches) -> None:

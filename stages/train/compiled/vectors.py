@@ -8,11 +8,13 @@ from torch.optim import Optimizer
 
 from stages.ensemble import Stack
 
-LANES = 32  # as in loop.cpp, a multiple of which the parameters fill
+LANES = 32  # as in loop.cpp
 
 
 class Vectors:
-    """One vector of a network's parameters, and one of each entry of the optimizer's state, which become views of them.
+    """Vectors of each network's parameters, and of each entry of the optimizer's state.
+
+    They are made of the tensors of the network and the optimizer, which become views of them.
 
     What the optimizer keeps as a scalar for each parameter, such as the number of steps, becomes one scalar for all.
     """
@@ -27,7 +29,7 @@ class Vectors:
         vectors = [name for name, scalar in self.is_scalar.items() if not scalar]
         self.size = sum(map(Tensor.numel, named.values())) // self.networks  # of the parameters
         # (parameters and entries, networks, padded size)
-        self.values = torch.zeros(1 + len(vectors), self.networks, -(-self.size // LANES) * LANES)
+        self.values = torch.zeros(1 + len(vectors), self.networks, padded(self.size))
         for parameter, view in self._views(0, named):
             parameter.data = view.copy_(parameter.data)
         for index, name in enumerate(vectors, start=1):
@@ -48,6 +50,11 @@ class Vectors:
             count = parameter.numel() // self.networks
             yield parameter, self.values[index, :, begin : begin + count].view(parameter.shape)
             begin += count
+
+
+def padded(size: int) -> int:
+    """Return how many floats a vector has in memory: a multiple of LANES."""
+    return -(-size // LANES) * LANES
 
 
 def networks_in(net: nn.Module) -> int:

@@ -78,9 +78,7 @@ def test_a_library_that_does_not_load_here_is_made_again(cache: Cache) -> None:
 
 def test_a_new_library_that_does_not_load_here_is_one_line(cache: Cache) -> None:
     cache.made = b"not loadable"
-    with pytest.raises(
-        UserError, match="compiled makes a library that cannot be loaded: version `GLIBC_9' not found: use"
-    ):
+    with pytest.raises(UserError, match="compiled steps cannot be loaded: version `GLIBC_9' not found: use"):
         cache.load()
 
 
@@ -121,8 +119,8 @@ def test_no_library_is_loaded_from_a_folder_where_others_write(
     cache.folder.chmod(mode)
     assert cache.load().path is None
     assert capsys.readouterr().err == (
-        f"The compiled library is used only once: {cache.folder}: others can write there: make it and its parent "
-        "folders writable only by you\n"
+        f"The compiled library is not kept: {cache.folder}: others can write to it or to a folder above "
+        "it: take that permission away\n"
     )
     assert cache.paths() == [path]
 
@@ -161,7 +159,7 @@ def test_a_folder_that_cannot_be_made_is_no_obstacle(
     (tmp_path / "new").touch()
     assert cache.load().path is None
     told = capsys.readouterr().err
-    assert told.startswith(f"The compiled library is used only once: {cache.folder}: cannot be used: ")
+    assert told.startswith(f"The compiled library is not kept: {cache.folder}: cannot be used: ")
     assert told.count("\n") == 1
 
 
@@ -193,7 +191,7 @@ def test_without_a_compiler_what_another_one_has_made_is_used(
     cache.paths()[0].unlink()
     with pytest.raises(
         UserError,
-        match=r"^params.yaml: train.steps: compiled needs the C\+\+ compiler no-compiler: install the package",
+        match=r"^params.yaml: train.steps: compiled steps need the C\+\+ compiler no-compiler: install the package",
     ):
         cache.load()
 
@@ -239,7 +237,9 @@ def test_what_a_compiler_stumbles_over_is_one_line(
     compiler.chmod(0o700)
     monkeypatch.setenv("CXX", str(compiler))
     monkeypatch.setattr(library, "FOLDER", tmp_path)
-    with pytest.raises(UserError, match=f"compiled needs a C.. compiler that works: {compiler}: .*{fault}") as caught:
+    with pytest.raises(
+        UserError, match=f"compiled steps need a C.. compiler that works: {compiler}: .*{fault}"
+    ) as caught:
         library.load("")
     assert "\n" not in str(caught.value)
 
@@ -250,5 +250,5 @@ def test_a_folder_for_libraries_that_depends_on_the_current_one_is_not_used(
     monkeypatch.setattr(library, "FOLDER", Path("~/.cache/reproducible-training"))  # without a home
     assert cache.load().path is None
     assert capsys.readouterr().err == (
-        "The compiled library is used only once: there is no home folder: set XDG_CACHE_HOME\n"
+        "The compiled library is not kept: there is no home folder: set XDG_CACHE_HOME\n"
     )

@@ -18,7 +18,7 @@ from stages.train.loss import new_loss
 from stages.train.optim import new_optimizer
 from stages.train.parallel import on_all_ranks
 from stages.train.validation import hold_back
-from tests.train.compiled.test_steps import ONE, cache, changed, points, points_for, real_load
+from tests.train.compiled.test_steps import ONE, cache, changed, compiled_steps, points, points_for, real_load
 from tests.train.test_stage import losses, trained, write_points
 
 pytestmark = pytest.mark.slow  # it trains again and again
@@ -41,7 +41,7 @@ def ours(
     stack = Stack(nets, training.x.shape[1])
     batches = Batches(training, size, 1000, ONE, SEEDS)
     optimizer, loss_function = new_optimizer(name, stack, 0.02, {}), new_loss(loss, several=True)
-    steps = CompiledSteps(stack, optimizer, loss_function, batches, cores=cores)
+    steps = compiled_steps(stack, optimizer, loss_function, batches, cores=cores)
     calls = [list(steps.take((epoch, 0), 1)) for epoch in range(epochs)]
     steps.close()
     return stack, [torch.stack([taken.loss * taken.fraction for taken in epoch]).sum(0) for epoch in calls]
@@ -120,7 +120,7 @@ def test_many_epochs_of_a_full_batch_with_folds_are_taken_in_one_call() -> None:
     x, y, n = points(50, 1, 1)[:3]
     stack = Stack(nets_of((1, 10, 1)), 1)
     batches = Batches(hold_back(x, y, Folds(n, 5, 3, 7))[0], None, 1000, ONE, SEEDS)
-    steps = CompiledSteps(stack, new_optimizer("SGD", stack, 0.1, {}), new_loss("MSELoss", several=True), batches)
+    steps = compiled_steps(stack, new_optimizer("SGD", stack, 0.1, {}), new_loss("MSELoss", several=True), batches)
     list(steps.take((0, 0), 100))
     (taken,) = steps.take((1, 0), 30)
     assert taken.earlier_epochs is not None
@@ -147,7 +147,7 @@ def test_the_cores_compute_the_steps_of_one_network_together(monkeypatch: pytest
     def trained_on(cores: int) -> tuple[list[float], Tensor]:
         net = nets_of((3, 40, 2))[0]
         batches = Batches(points(1000, 3, 2), None, 1000, ONE, SEEDS[:1])
-        steps = CompiledSteps(net, new_optimizer("Adam", net, 0.02, {}), nn.MSELoss(), batches, cores=cores)
+        steps = compiled_steps(net, new_optimizer("Adam", net, 0.02, {}), nn.MSELoss(), batches, cores=cores)
         losses = [float(taken.loss) for epoch in range(4) for taken in steps.take((epoch, 0), 1)]
         steps.close()
         return losses, torch.cat([values.flatten() for values in net.parameters()])
@@ -190,7 +190,7 @@ def test_an_epoch_goes_on_after_the_steps_that_were_taken() -> None:
     def start() -> tuple[nn.Module, CompiledSteps]:
         stack = Stack(nets_of((3, 6, 2)), 3)
         optimizer, loss_function = new_optimizer("Adam", stack, 0.01, {}), new_loss("MSELoss", several=True)
-        return stack, CompiledSteps(stack, optimizer, loss_function, batches)
+        return stack, compiled_steps(stack, optimizer, loss_function, batches)
 
     (whole, uninterrupted), (stack, steps) = start(), start()
     *_, expected = uninterrupted.take((0, 0), 1)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from stages import history
 from stages.train.batches import Batches, Points
-from stages.train.compiled import CompiledSteps, library
+from stages.train.compiled import library
 from stages.train.compiled.vectors import Vectors
 from stages.train.optim import new_optimizer
 from tests.conftest import PROJECT, Copy, before_summary
-from tests.train.compiled.test_steps import ONE, Odd, both
+from tests.train.compiled.test_steps import ONE, Odd, both, compiled_steps
 
 COMPILED = {
     "train__steps": "compiled",
@@ -37,7 +37,7 @@ def compiled_training(trained: Copy, tmp_path_factory: pytest.TempPathFactory) -
     copy.set(**COMPILED)
     output = copy.stage("train", 2, **without_compiler(copy))
     assert output == (
-        "params.yaml: train.steps: compiled needs the C++ compiler g++: install the package g++ (Debian, Ubuntu), "
+        "params.yaml: train.steps: compiled steps need the C++ compiler g++: install the package g++ (Debian, Ubuntu), "
         "gcc-c++ (Fedora) or the command line tools of Xcode (macOS), or use eager\n"
     )
     assert before_summary(copy.stage("train", XDG_CACHE_HOME=str(copy.path / "cache"))) == ""
@@ -139,7 +139,7 @@ def test_the_compiled_gradient_of_many_points_is_that_of_float64(
     net = Odd()
     exact = copy.deepcopy(net).double()
     optimizer = new_optimizer("SGD", net, 1e-3, {})
-    steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(Points(x, y, len(x)), None, 65_536, ONE, [0]))
+    steps = compiled_steps(net, optimizer, nn.MSELoss(), Batches(Points(x, y, len(x)), None, 65_536, ONE, [0]))
     [gradient], [loss] = steps.calls.gradients(Vectors(net, optimizer, steps.learning), x, y)
     expected = nn.functional.mse_loss(exact(x.double()), y.double())
     expected.backward()

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from stages import history, network
 from stages.runtime.errors import UserError
 from stages.train.batches import Batches, Points
 from stages.train.compiled import CompiledSteps, library
 from stages.train.compiled import steps as compiled
-from stages.train.layers import examine
+from stages.train.layers import Demands, examine
 from stages.train.loop import descend
 from stages.train.loss import OF_AMOUNTS, OF_CLASSES, new_loss
 from stages.train.optim import new_optimizer
@@ -35,6 +36,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library, "FOLDER", tmp_path_factory.mktemp("libraries"))
         yield
+
+
+def compiled_steps(
+    net: nn.Module, optimizer: Optimizer, loss_function: nn.Module, batches: Batches, cores: int = 1
+) -> CompiledSteps:
+    return CompiledSteps(net, optimizer, loss_function, batches, Demands(), cores)
 
 
 def points(n: int, n_feature: int, n_output: int) -> Points:
@@ -72,7 +79,7 @@ def both(
     net = net or network.build(section, *widths[::2], seed=1)
     twin = copy.deepcopy(net)
     optimizer, other = (new_optimizer(name, trained, learning_rate, options or {}) for trained in (net, twin))
-    steps = CompiledSteps(net, optimizer, loss_function, batches)
+    steps = compiled_steps(net, optimizer, loss_function, batches)
     ours = [sum(float(taken.loss) * taken.fraction for taken in steps.take((epoch, 0), 1)) for epoch in range(epochs)]
     steps.close()
     everywhere = on_all_ranks(twin, loss_function, Ranks())
@@ -146,7 +153,7 @@ def test_many_epochs_of_a_full_batch_are_taken_in_one_call() -> None:
     net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
     optimizer = new_optimizer("SGD", net, 0.1, {})
     batches = Batches(points(50, 1, 1), None, 1000, Ranks(), SEEDS)
-    steps = CompiledSteps(net, optimizer, nn.MSELoss(), batches)
+    steps = compiled_steps(net, optimizer, nn.MSELoss(), batches)
     (first,) = steps.take((0, 0), 100)
     (taken,) = steps.take((1, 0), 30)
     assert first.loss.dim() == 0 and first.earlier_epochs is None
@@ -184,7 +191,7 @@ def test_an_epoch_goes_on_after_the_steps_that_were_taken() -> None:
 
     def start() -> tuple[nn.Module, CompiledSteps]:
         net = network.build(network.Network(style="module", hidden=6), 3, 2, seed=1)
-        return net, CompiledSteps(net, new_optimizer("Adam", net, 0.01, {}), nn.MSELoss(), batches)
+        return net, compiled_steps(net, new_optimizer("Adam", net, 0.01, {}), nn.MSELoss(), batches)
 
     (whole, uninterrupted), (net, steps) = start(), start()
     expected = list(uninterrupted.take((0, 0), 1))
@@ -269,7 +276,7 @@ def clipped(monkeypatch: pytest.MonkeyPatch) -> CompiledSteps:
     torch.manual_seed(1)
     net = Clipped(3.5)
     x = torch.linspace(0, 3, 50)[:, None]
-    return CompiledSteps(
+    return compiled_steps(
         net,
         new_optimizer("Adam", net, 0.1, {}),
         nn.MSELoss(),
@@ -310,7 +317,7 @@ def test_where_a_training_has_converged_rounding_is_no_difference(name: Any) -> 
     optimizer, batches = new_optimizer(name, net, 0.01, {}), Batches(Points(x, 2 * x, len(x)), None, 1000, ONE, SEEDS)
     for _ in descend(optimizer, [batches.share_of_all] * 500, on_all_ranks(net, nn.MSELoss(), ONE)):
         pass
-    steps = CompiledSteps(net, optimizer, nn.MSELoss(), batches)
+    steps = compiled_steps(net, optimizer, nn.MSELoss(), batches)
     list(steps.take((1, 0), 4))
     steps.close()
 
@@ -347,10 +354,10 @@ def test_what_cannot_be_compiled_is_one_line_that_says_what_to_do(monkeypatch: p
                 new_optimizer(name, net, 0.1, options),
                 examine(net, batches.points.x, batches.points.y),
             )
-            CompiledSteps(net, optimizer, nn.MSELoss(), batches, demands)
+            CompiledSteps(net, optimizer, nn.MSELoss(), batches, demands, 1)
         text = str(caught.value)
-        assert text.startswith("params.yaml: train.steps: compiled") and "\n" not in text
-        return text.removeprefix("params.yaml: train.steps: compiled ")
+        assert text.startswith("params.yaml: train.steps: compiled steps ") and "\n" not in text
+        return text.removeprefix("params.yaml: train.steps: compiled steps ")
 
     plain = nn.Sequential(nn.Linear(1, 10), nn.ReLU(), nn.Linear(10, 1))
     assert message(plain, "LBFGS") == (
@@ -370,17 +377,17 @@ def test_a_schedule_that_has_changed_more_than_the_learning_rate_is_refused_befo
     net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
     optimizer = new_optimizer("AdamW", net, 0.1, {})
     torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=9)
-    with pytest.raises(UserError, match="keeps the optimizer's betas constant: set cycle_momentum to false in"):
-        CompiledSteps(net, optimizer, nn.MSELoss(), Batches(points(50, 1, 1), None, 1000, ONE, SEEDS))
+    with pytest.raises(UserError, match="keep the optimizer's betas constant: set cycle_momentum to false in"):
+        compiled_steps(net, optimizer, nn.MSELoss(), Batches(points(50, 1, 1), None, 1000, ONE, SEEDS))
 
 
 def test_a_schedule_that_changes_more_than_the_learning_rate_is_refused() -> None:
     net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
     optimizer = new_optimizer("SGD", net, 0.1, {"momentum": 0.9})
-    steps = CompiledSteps(net, optimizer, nn.MSELoss(), Batches(points(50, 1, 1), None, 1000, ONE, SEEDS))
+    steps = compiled_steps(net, optimizer, nn.MSELoss(), Batches(points(50, 1, 1), None, 1000, ONE, SEEDS))
     optimizer.param_groups[0].update(lr=0.01)
     list(steps.take((0, 0), 1))
     list(steps.take((1, 0), 1))
     optimizer.param_groups[0].update(momentum=0.8)
-    with pytest.raises(UserError, match="keeps the optimizer's momentum constant: set cycle_momentum to false in"):
+    with pytest.raises(UserError, match="keep the optimizer's momentum constant: set cycle_momentum to false in"):
         list(steps.take((2, 0), 1))
