@@ -26,7 +26,16 @@ from stages.train.checkpoint import processor_model
 from stages.train.compiled.trust import only_the_user_writes
 from stages.train.steps import NotCompiledError
 
-FOLDER = platformdirs.user_cache_path("reproducible-training")
+
+def _cache_folder() -> Path:
+    """Return where libraries are kept; without a home folder a path that is not absolute, which is not used."""
+    try:
+        return platformdirs.user_cache_path("reproducible-training")
+    except RuntimeError:
+        return Path("~")
+
+
+FOLDER = _cache_folder()
 KEPT = 50  # libraries at most, those used last
 LOOP = Path(__file__).with_name("loop.cpp")
 FLAGS = ["-std=c++17", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"]

@@ -244,10 +244,14 @@ def test_what_a_compiler_stumbles_over_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_for_libraries_that_depends_on_the_current_one_is_not_used(
+def test_without_a_home_folder_a_library_is_used_once(
     cache: Cache, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(library, "FOLDER", Path("~/.cache/reproducible-training"))  # without a home
+    def no_home(name: str) -> Path:
+        raise RuntimeError(name)
+
+    monkeypatch.setattr(library.platformdirs, "user_cache_path", no_home)
+    monkeypatch.setattr(library, "FOLDER", library._cache_folder())
     assert cache.load().path is None
     assert capsys.readouterr().err == (
         "The compiled library is not kept: there is no home folder: set XDG_CACHE_HOME\n"
