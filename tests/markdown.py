@@ -70,6 +70,7 @@ def comparable(line: str) -> str:
     Numbers stay only on systems whose results are the committed bytes.
     """
     line = re.sub(r"(?<!\.)\b[0-9a-f]{7,8}\b", "HASH", line)
+    line = re.sub(r"[A-Z][a-z]{2} \d\d, \d{4}", "", line)  # what DVC shows for a time before midnight
     line = re.sub(r"\d\d:\d\d [AP]M|\((\d+ (h|min) )?\d+(\.\d)? (s|min)\)", "", line)
     line = re.sub(r"\b(main|master)\b", "BRANCH", line)
     line = line if SAME_BYTES else re.sub(r"-?\d+(\.\d+)?(e-?\d+)?", "#", line)
