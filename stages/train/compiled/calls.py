@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from stages.train.compiled.vectors import LANES, Vectors
-
-MUCH_WORK = 1 << 20  # points times parameters of a batch: from here on, all cores compute a single network together
+from stages.train.parallel import SMALL_WORK
 
 
 class Rows(NamedTuple):
@@ -76,7 +75,7 @@ class Calls:
         def take_a_share(thread: int) -> None:
             take(0, work=0, thread=thread, threads=self.cores)
 
-        if self.cores == 1 or (networks == 1 and batch * size < MUCH_WORK):
+        if self.cores == 1 or (networks == 1 and batch * size < SMALL_WORK):
             take_some(0)
         else:
             list(self.pool.map(take_a_share if networks == 1 else take_some, range(self.cores)))

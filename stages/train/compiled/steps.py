@@ -120,7 +120,7 @@ class CompiledSteps:
         header = self._header(Vectors(net, optimizer, self.learning))
         for _ in range(2):  # a kept library may be wrong: then a new one gets a chance
             compiled = library.load(header)
-            self.library, self.calls = compiled, Calls(compiled.functions, cores)
+            self.compiled, self.calls = compiled, Calls(compiled.functions, cores)
             if self._agrees(net, optimizer, 1, WIDE):
                 break
             compiled.discard()
@@ -157,7 +157,7 @@ class CompiledSteps:
         _refuse_changed_options(self.optimizer)
         if not self._agrees(self.net, self.optimizer, 1):
             checkpoint.discard()
-            self.library.discard()
+            self.compiled.discard()
             raise self._differs()
 
     def _agrees(self, net: nn.Module, optimizer: Optimizer, *scales: float) -> bool:

@@ -142,7 +142,7 @@ def test_the_bits_do_not_depend_on_the_number_of_cores(size: int | None) -> None
 
 
 def test_the_cores_compute_the_steps_of_one_network_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "MUCH_WORK", 0)
+    monkeypatch.setattr(calls, "SMALL_WORK", 0)
 
     def trained_on(cores: int) -> tuple[list[float], Tensor]:
         net = nets_of((3, 40, 2))[0]

@@ -259,6 +259,17 @@ def test_a_kept_library_that_is_wrong_is_made_again(monkeypatch: pytest.MonkeyPa
     assert made[0].path and not made[0].path.exists()
 
 
+def test_a_kept_library_that_is_wrong_and_cannot_be_deleted_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(header: str) -> library.Library:
+        loaded = real_load(changed(header, WRONG["loss"]))
+        loaded.is_new = False
+        return loaded
+
+    monkeypatch.setattr(library, "load", load)
+    with pytest.raises(UserError, match="compiled steps of SGD differ from eager ones"):
+        both()
+
+
 class Clipped(nn.Module):
     """The lesson's network with another activation, which is the identity up to a limit."""
 
