@@ -266,8 +266,10 @@ def test_a_kept_library_that_is_wrong_and_cannot_be_deleted_is_not_used(monkeypa
         return loaded
 
     monkeypatch.setattr(library, "load", load)
-    with pytest.raises(UserError, match="compiled steps of SGD differ from eager ones"):
-        both()
+    net = network.build(network.Network(style="module", hidden=10), 1, 1, seed=1)
+    batches = Batches(points(50, 1, 1), None, 1000, ONE, SEEDS)
+    with pytest.raises(UserError, match="compiled steps of SGD differ from eager ones"):  # before any step
+        compiled_steps(net, new_optimizer("SGD", net, 0.1, {}), nn.MSELoss(), batches)
 
 
 class Clipped(nn.Module):
